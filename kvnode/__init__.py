@@ -1,0 +1,1 @@
+"""kvnode: a leaderless, replicated key-value store in the line of Amazon's Dynamo."""
