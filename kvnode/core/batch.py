@@ -8,8 +8,9 @@ crash keeps all of them or none. The batch is a plain list: the core fills it, a
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TypeAlias
 
-Change = tuple["Family", bytes, "bytes | None"]
+Change: TypeAlias = "tuple[Family, bytes, bytes | None]"
 """(family, key, value); a value of None deletes the key."""
 
 
