@@ -1,7 +1,8 @@
 """Where a key lies on the ring: the one function that nodes and clients of every language share.
 
-Laws: a token depends on the keyspace's name and the key's partition part alone; the test vectors in
-token_vectors.json never change (a cluster's data lies where they say). Tests: tests/unit/test_token.py.
+Laws: a token depends on the keyspace's name and the key's partition part alone; the vectors in
+token_vectors.json never change (a cluster's data lies where they say).
+Tests: tests/unit/test_token.py.
 Source: MurmurHash3_x64_128 (Appleby), by mmh3; Dynamo (SOSP 2007), section 6.2, strategy 3.
 Left out: who owns a partition (kvnode.core.ownership).
 
@@ -9,9 +10,9 @@ The hash is taken, with seed `SEED`, over
 
     length of the keyspace's name in UTF-8 (2 bytes, big-endian) | the name | the partition part
 
-MurmurHash3 yields two 64-bit words h1, h2, written little-endian, h1 first: 16 bytes, the same on every
-machine. The token is the first 8 of these bytes read as a big-endian number (so it is h1 with its
-bytes reversed). A partition is the token's top bits.
+MurmurHash3 yields two 64-bit words h1, h2, written little-endian, h1 first: 16 bytes, the same on
+every machine. The token is the first 8 of these bytes read as a big-endian number (so it is h1 with
+its bytes reversed). A partition is the token's top bits.
 """
 
 from __future__ import annotations
