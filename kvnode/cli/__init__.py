@@ -1,0 +1,1 @@
+"""The `kvnode` command: one process that starts nodes, talks to them and shows what they say."""
