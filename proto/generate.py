@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Generates the code for proto/kvproto/*.proto beside them; `--check` only says whether it is fresh.
+"""Generates the code for proto/kvproto/*.proto beside them; `--check` says whether it is fresh.
 
 What it decides: which generators run (messages, their types, gRPC stubs and their types).
 Laws: the same .proto files and the same locked tools give the same bytes; a generated file whose

@@ -18,11 +18,14 @@ from typing import Any, TypeAlias
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 Scope: TypeAlias = Function | ast.Module
 
-IMPURE_MODULES = frozenset(
-    "asyncio concurrent ctypes grpc google io logging mmap multiprocessing os pathlib queue random"
-    " rocksdict secrets select selectors shutil signal socket ssl subprocess sys tempfile threading"
-    " time uuid uvloop kvclient kvnode.cli kvnode.runtime kvnode.storage".split()
-)
+# fmt: off
+IMPURE_MODULES = frozenset((
+    "asyncio", "concurrent", "ctypes", "grpc", "google", "io", "logging", "mmap", "multiprocessing",
+    "os", "pathlib", "queue", "random", "rocksdict", "secrets", "select", "selectors", "shutil",
+    "signal", "socket", "ssl", "subprocess", "sys", "tempfile", "threading", "time", "uuid",
+    "uvloop", "kvclient", "kvnode.cli", "kvnode.runtime", "kvnode.storage",
+))
+# fmt: on
 IMPURE_CALLS = frozenset(("open", "print", "input", "id", "hash", "exec", "eval", "__import__"))
 """`hash` of text differs between processes, `id` between runs: neither may decide anything."""
 CLOCK_READS = frozenset(("now", "utcnow", "today"))
@@ -63,7 +66,9 @@ def is_impure_import(name: str) -> bool:
 
 def impurities(tree: ast.AST) -> list[Fault]:
     """Return where `tree` acts, reads a clock, or draws on what differs between runs."""
-    found = [Fault(line, f"imports {name}") for line, name in imports(tree) if is_impure_import(name)]
+    found = [
+        Fault(line, f"imports {name}") for line, name in imports(tree) if is_impure_import(name)
+    ]
     for node in ast.walk(tree):
         match node:
             case ast.Call(func=ast.Name(id=name)) if name in IMPURE_CALLS:
@@ -260,12 +265,16 @@ def prints(tree: ast.AST) -> list[Fault]:
 
 
 def docstring_faults(tree: ast.Module, root: Path) -> list[Fault]:
-    """Return what is wrong with the docstring of a module: none, or a test file that is not there."""
+    """Return whether a module lacks its docstring, or names a test file that is not there."""
     text = ast.get_docstring(tree)
     if not text:
         return [Fault(1, "no docstring")]
     named = re.findall(r"\btests/[\w/]+\.py\b", text)
-    return [Fault(1, f"names {path}, which is not there") for path in named if not (root / path).exists()]
+    return [
+        Fault(1, f"names {path}, which is not there")
+        for path in named
+        if not (root / path).exists()
+    ]
 
 
 def setting_faults(setting: Field[Any]) -> list[str]:
