@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
-Scope: TypeAlias = Function | ast.Module
+Scope: TypeAlias = Function | ast.ClassDef | ast.Module
+SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 # fmt: off
 IMPURE_MODULES = frozenset((
@@ -113,12 +114,12 @@ def long_functions(tree: ast.AST, *, limit: int) -> list[Fault]:
 
 
 def own_nodes(scope: Scope) -> Iterator[ast.AST]:
-    """Yield the nodes of `scope`, without those of functions inside it."""
+    """Yield the nodes of `scope`, without those of functions and classes inside it."""
     pending: list[ast.AST] = list(ast.iter_child_nodes(scope))
     while pending:
         node = pending.pop()
         yield node
-        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        if not isinstance(node, SCOPES):
             pending.extend(ast.iter_child_nodes(node))
 
 
@@ -148,8 +149,8 @@ def is_set(value: ast.expr, names: frozenset[str]) -> bool:
             return is_set(a, names) or is_set(b, names)
         case ast.Name(id=name):
             return name in names
-        case ast.Attribute(value=ast.Name(id="self"), attr=name):
-            return f"self.{name}" in names
+        case ast.Attribute(attr=name):
+            return f".{name}" in names
         case _:
             return False
 
@@ -160,7 +161,7 @@ def name_of(target: ast.expr) -> str:
         case ast.Name(id=name):
             return name
         case ast.Attribute(value=ast.Name(id="self"), attr=name):
-            return f"self.{name}"
+            return f".{name}"
         case _:
             return ""
 
@@ -179,23 +180,26 @@ def bound_sets(nodes: Iterator[ast.AST]) -> Iterator[str]:
                 pass
 
 
-def set_attributes(tree: ast.Module) -> frozenset[str]:
-    """Return `self.x` for each attribute that a class body or a method declares to be a set."""
-    declared = (
-        f"self.{name_of(node.target)}"
-        for owner in ast.walk(tree)
-        if isinstance(owner, ast.ClassDef)
-        for node in owner.body
-        if isinstance(node, ast.AnnAssign) and is_set_type(node.annotation)
-    )
-    bound = (name for name in bound_sets(ast.walk(tree)) if name.startswith("self."))
-    return frozenset((*declared, *bound))
+def set_attributes(trees: list[ast.Module]) -> frozenset[str]:
+    """Return `.x` for each attribute x that is a set wherever the classes of `trees` declare it."""
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    fields = [
+        field
+        for node in nodes
+        if isinstance(node, ast.ClassDef)
+        for field in node.body
+        if isinstance(field, ast.AnnAssign)
+    ]
+    sets = {f".{name_of(field.target)}" for field in fields if is_set_type(field.annotation)}
+    others = {f".{name_of(field.target)}" for field in fields if not is_set_type(field.annotation)}
+    bound = {name for name in bound_sets(iter(nodes)) if name.startswith(".")}
+    return frozenset((sets | bound) - others)
 
 
-def unordered_loops(tree: ast.Module) -> list[Fault]:
+def unordered_loops(tree: ast.Module, attributes: frozenset[str]) -> list[Fault]:
     """Return where `tree` walks a set in whatever order it has."""
-    shared = set_attributes(tree) | frozenset(bound_sets(own_nodes(tree)))
-    scopes: list[Scope] = [tree, *functions(tree)]
+    shared = attributes | frozenset(bound_sets(own_nodes(tree)))
+    scopes: list[Scope] = [tree, *(node for node in ast.walk(tree) if isinstance(node, SCOPES))]
     return [fault for scope in scopes for fault in _loops_of(scope, shared)]
 
 
