@@ -8,7 +8,8 @@ Laws (tests/unit/storage/test_engine.py, besides those of the port):
   2. Below half the watermark of free space a write is refused before RocksDB sees it, since a disk
      that is really full keeps the store from writing until it is opened anew.
   3. A torn end of the log is dropped silently (nothing there was acknowledged); damage before the
-     end is dropped loudly, in `damage`.
+     end is dropped loudly, in `damage`, which later openings repeat until it is forgotten: the
+     dropped part leaves no other trace, so a crash right after would hide it.
 
 Sources: Rebello et al., "Can Applications Recover from fsync Failures?" (ATC 2020).
 Left out: rebuilding a store whose table files are damaged; such a store is refused or abstains.
@@ -21,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kvnode.core.batch import Family, WriteBatch
+from kvnode.storage.durable import remove_file, write_file
 from kvnode.storage.port import (
     Found,
     Position,
@@ -34,6 +36,7 @@ from kvnode.storage.port import (
 from kvnode.storage.rocks import RocksStore, Tuning
 
 _LOGS = "*.log"
+_DAMAGE = "kvnode-damage"
 
 
 class RocksReader:
@@ -142,6 +145,11 @@ class RocksEngine(RocksReader):
         self._free = _free_bytes(self._path)
         return reached
 
+    def forget_damage(self) -> None:
+        """Forget what was lost; see the port."""
+        remove_file(self._path / _DAMAGE)
+        self.damage = ()
+
     def close(self, clean: bool = True) -> None:
         """Let go of the store, after a last flush when `clean`."""
         if self._store is None:
@@ -202,15 +210,25 @@ def open_read_only(path: Path) -> RocksReader:
 def _open_tolerantly(
     path: Path, *, tuning: Tuning, read_only: bool
 ) -> tuple[RocksStore, tuple[str, ...]]:
-    logs = _log_lengths(path)
+    known = _known_damage(path)
     try:
-        return RocksStore(path, tuning=tuning, read_only=read_only), ()
+        return RocksStore(path, tuning=tuning, read_only=read_only), known
     except StorageDamaged as error:
-        refusal = str(error)
+        refusal = " ".join(str(error).split())  # one line of the file
+    logs = ", ".join(f"{name} ({length} bytes)" for name, length in _log_lengths(path))
+    damage = (*known, f"{refusal}; of {logs} only what precedes the damage was kept")
+    if not read_only:
+        # Before the opening that drops it: a crash in between must not make it forgotten.
+        write_file(path / _DAMAGE, "".join(f"{line}\n" for line in damage))
     store = RocksStore(path, tuning=tuning, read_only=read_only, keep_readable_prefix=True)
-    sizes = ", ".join(f"{name} ({length} bytes)" for name, length in logs)
-    kept = f"{store.sequence()} changes were kept"
-    return store, (f"{refusal}; of {sizes} only what precedes the damage was read: {kept}",)
+    return store, damage
+
+
+def _known_damage(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple((path / _DAMAGE).read_text(encoding="utf-8").splitlines())
+    except FileNotFoundError:
+        return ()
 
 
 def _get_one(store: RocksStore, family: Family, key: bytes) -> Found:

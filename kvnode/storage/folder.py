@@ -23,6 +23,8 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from kvnode.storage.durable import remove_file, sync_folder, write_file
+
 FORMAT_VERSION = 1
 """Raised whenever an older kvnode could misread the folder."""
 
@@ -94,7 +96,7 @@ class DataFolder:
 
     def mark_clean_stop(self) -> None:
         """Note that everything is durable and nothing will be written any more."""
-        _write_durably(self.path / _CLEAN_STOP, "")
+        write_file(self.path / _CLEAN_STOP, "")
 
     def take_clean_stop(self) -> bool:
         """Return whether the last stop was clean, and forget it: the next one has to say so anew.
@@ -102,12 +104,7 @@ class DataFolder:
         The marker is gone from the disk before this returns, so that a crash right after a start
         is not taken for a clean stop.
         """
-        try:
-            (self.path / _CLEAN_STOP).unlink()
-        except FileNotFoundError:
-            return False
-        _sync_folder(self.path)
-        return True
+        return remove_file(self.path / _CLEAN_STOP)
 
     def close(self) -> None:
         """Unlock the folder. Closing twice is allowed."""
@@ -137,16 +134,16 @@ def _ensure_folder(path: Path) -> None:
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for folder in missing:
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
 
 
 def _read_identity(path: Path) -> Identity | None:
     try:
-        text = (path / _IDENTITY).read_text(encoding="utf-8")
+        content = (path / _IDENTITY).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
-        fields = json.loads(text)
+        fields = json.loads(content)
         version = int(fields["format_version"])
         if version > FORMAT_VERSION:
             raise FolderError(
@@ -197,24 +194,5 @@ def _acquire(path: Path) -> int:
 
 
 def _create(path: Path, identity: Identity) -> Identity:
-    _write_durably(path / _IDENTITY, json.dumps(asdict(identity), indent=2) + "\n")
+    write_file(path / _IDENTITY, json.dumps(asdict(identity), indent=2) + "\n")
     return identity
-
-
-def _write_durably(path: Path, text: str) -> None:
-    """Put `text` at `path`: all of it or nothing, on the disk before this returns."""
-    draft = path.with_name(path.name + ".tmp")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -93,6 +93,10 @@ class MemoryEngine:
             self.durable = self.written
         return self.durable
 
+    def forget_damage(self) -> None:
+        """Forget what tests said was lost."""
+        self.damage = ()
+
     def scan(
         self, family: Family, start: bytes, end: bytes | None, limit: int
     ) -> list[tuple[bytes, bytes]]:

@@ -115,7 +115,10 @@ class Engine(Reader, Protocol):
 
     @property
     def damage(self) -> tuple[str, ...]:
-        """What had to be dropped at opening; when not empty, every partition is unproven."""
+        """What was lost before, at this opening or an earlier one, until `forget_damage`.
+
+        When not empty, every partition is unproven.
+        """
         ...
 
     @property
@@ -138,6 +141,10 @@ class Engine(Reader, Protocol):
             StorageFull: nothing was applied.
             StorageDamaged, StorageFenced: it may have been applied, and cannot become durable here.
         """
+        ...
+
+    def forget_damage(self) -> None:
+        """Forget, durably, what was lost: every partition is proven again."""
         ...
 
     def flush(self) -> Position:

@@ -204,12 +204,22 @@ class RocksStore:
         """Return up to `limit` pairs from `start` on, before `end`."""
         # An iterator of this kind and not items(): that one ends early, silently, at a bad block.
         cursor = self._families[family].iter()
+        pairs: list[tuple[bytes, bytes]] = []
         try:
-            with _translated():
-                return _slice(cursor, start, end, limit)
+            cursor.seek(start)
+            while len(pairs) < limit and cursor.valid():
+                key = cursor.key()
+                if end is not None and key >= end:
+                    break
+                pairs.append((key, cursor.value()))
+                cursor.next()
+            cursor.status()
+        except Exception as error:
+            raise translate(error) from error
         finally:
             # It would keep the folder locked for as long as somebody holds the exception.
             del cursor
+        return pairs
 
     def count(self) -> int:
         """Return about how many records there are."""
@@ -219,10 +229,6 @@ class RocksStore:
         """Return about how many bytes table files and memtables take."""
         names = ("rocksdb.total-sst-files-size", "rocksdb.size-all-mem-tables")
         return sum(self._property(family, name) for family in Family for name in names)
-
-    def sequence(self) -> int:
-        """Return the number of changes that the store has seen in its whole life."""
-        return self._db.latest_sequence_number()
 
     def close(self) -> None:
         """Let go of the folder, also when RocksDB reports an error in doing so."""
@@ -238,21 +244,6 @@ class RocksStore:
 
     def _property(self, family: Family, name: str) -> int:
         return self._families[family].property_int_value(name) or 0
-
-
-def _slice(
-    cursor: rocksdict.RdictIter, start: bytes, end: bytes | None, limit: int
-) -> list[tuple[bytes, bytes]]:
-    pairs: list[tuple[bytes, bytes]] = []
-    cursor.seek(start)
-    while len(pairs) < limit and cursor.valid():
-        key = cursor.key()
-        if end is not None and key >= end:
-            break
-        pairs.append((key, cursor.value()))
-        cursor.next()
-    cursor.status()
-    return pairs
 
 
 def _column(family: Family) -> str:

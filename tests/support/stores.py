@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -75,6 +76,14 @@ def flip_bit(path: Path, offset: int) -> None:
         byte = file.read(1)[0]
         file.seek(offset)
         file.write(bytes([byte ^ 0x10]))
+
+
+def wait_until(is_so: Callable[[], bool], *, within_s: float = 30.0) -> None:
+    """Return once `is_so`; for what another thread brings about without saying so."""
+    deadline = time.monotonic() + within_s
+    while not is_so():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0)
 
 
 def run_child(function: str, *arguments: object) -> subprocess.CompletedProcess[str]:
