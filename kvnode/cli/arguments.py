@@ -124,7 +124,7 @@ def address(text: str) -> str:
 
 
 def seeds(text: str) -> tuple[str, ...]:
-    """Read HOST:PORT,HOST:PORT…"""
+    """Read a comma list of HOST:PORT."""
     return tuple(address(part) for part in text.split(",") if part.strip()) or (address(text),)
 
 
@@ -167,7 +167,9 @@ def _cluster(parser: Parser) -> None:
 
 
 def _keyspace(parser: Parser) -> None:
-    parser.add_argument("--keyspace", default="default", metavar="NAME", help="default: %(default)s")
+    parser.add_argument(
+        "--keyspace", default="default", metavar="NAME", help="default: %(default)s"
+    )
 
 
 def _quorum(parser: Parser, letter: str, what: str) -> None:
@@ -260,7 +262,7 @@ def _write(parser: Parser) -> None:
 
 def _put(parser: Parser) -> None:
     _write(parser)
-    parser.add_argument("value", metavar="V", help="the value; @FILE: a file's bytes; -: all of stdin")
+    parser.add_argument("value", metavar="V", help="the value; @FILE for a file's; - for stdin")
     parser.add_argument("--ttl", type=seconds, metavar="SECONDS", help="expire after this long")
 
 
@@ -311,10 +313,8 @@ COMMANDS: dict[str, Command] = {
     "put": Command("Store a value under a key.", "data:put", _put),
     "delete": Command("Delete a key.", "data:delete", _write),
     "load": Command("Store every file below a folder.", "files:load", _files),
-    "verify": Command("Compare a folder with what was loaded, byte by byte.", "files:verify", _files),
+    "verify": Command("Compare a folder with the store, byte by byte.", "files:verify", _files),
     "conflicts": Command("List keys with concurrent versions.", "show:conflicts", _conflicts),
-    "inspect": Command("Show what a stopped node's disk holds of a key.", "inspect:inspect", _inspect),
+    "inspect": Command("Show a key as a stopped node's disk has it.", "inspect:inspect", _inspect),
     "config": Command("Describe the settings of cluster.toml.", "serve:config", _config),
 }
-
-

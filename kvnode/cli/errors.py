@@ -45,7 +45,7 @@ def told(error: BaseException) -> tuple[str, int]:
         return str(error), error.status
     if isinstance(error, _named("kvclient.errors", "InvalidRequest")):
         return str(error), WRONG_USAGE
-    if isinstance(error, _EXPECTED_OSERRORS) and error.filename is not None:
+    if isinstance(error, OSError) and error.filename is not None:
         return _os_error(error), FAILED
     if isinstance(error, _expected()):
         return str(error), FAILED
@@ -62,12 +62,11 @@ def complain(error: BaseException) -> int:
     return status
 
 
-_EXPECTED_OSERRORS = (OSError,)
-
-
 def _os_error(error: OSError) -> str:
     name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
-    what = "file not found" if isinstance(error, FileNotFoundError) else (error.strerror or "failed")
+    what = (
+        "file not found" if isinstance(error, FileNotFoundError) else (error.strerror or "failed")
+    )
     return f"{name}: {what}" if what != "file not found" else f"{what}: {name}"
 
 

@@ -34,9 +34,9 @@ from kvnode.cli import process
 from kvnode.cli.process import Process
 from kvnode.runtime import birth, config
 from kvnode.runtime.config import ClusterConfig
+from kvnode.runtime.settings import HTTP_PORT_OFFSET
 
 CONFIG_FILE = "cluster.toml"
-METRICS_OFFSET = 1000
 SERVE = (sys.executable, "-m", "kvnode.cli.main", "serve")
 
 READY_TIMEOUT_S = 60.0
@@ -75,7 +75,7 @@ class LocalNode:
     @property
     def http_port(self) -> int:
         """The port for metrics and health."""
-        return self.port + METRICS_OFFSET
+        return self.port + HTTP_PORT_OFFSET
 
     @property
     def log(self) -> Path:
@@ -127,13 +127,25 @@ class LocalCluster:
 
     @classmethod
     def create(
-        cls, directory: Path, settings: ClusterConfig, *, program: Sequence[str] = SERVE
+        cls,
+        directory: Path,
+        settings: ClusterConfig,
+        *,
+        text: str | None = None,
+        program: Sequence[str] = SERVE,
     ) -> LocalCluster:
-        """Make a new cluster's folder with its configuration and its key; nothing runs yet."""
+        """Make a new cluster's folder with its configuration and its key; nothing runs yet.
+
+        Args:
+            directory: where; it may exist, without a cluster in it.
+            settings: what the cluster is to be.
+            text: the cluster.toml to write, if `settings` were read from one: with its comments.
+            program: what serves a node.
+        """
         _make_folder(directory)
         birth.create(directory)
         draft = directory / f"{CONFIG_FILE}.new"
-        draft.write_text(config.render(settings))
+        draft.write_text(config.render(settings) if text is None else text)
         draft.replace(directory / CONFIG_FILE)
         return cls(directory, settings, program=program)
 
@@ -145,8 +157,8 @@ class LocalCluster:
     def pids(self) -> dict[str, int | None]:
         """Return the pid of each node; None for one that does not run."""
         self._reap()
-        running = {node.id: node.process() for node in self.nodes.values()}
-        return {name: found and found.pid for name, found in running.items()}
+        living = {name: node.process() for name, node in self.nodes.items()}
+        return {name: None if one is None else one.pid for name, one in living.items()}
 
     def running(self) -> tuple[str, ...]:
         """Return the ids of the nodes whose processes live."""
@@ -242,10 +254,10 @@ class LocalCluster:
     def _spawn(self, node: LocalNode) -> None:
         _make_folder(node.folder)
         configuration = self.directory / CONFIG_FILE
-        arguments = ("--node", node.id, "--config", configuration, "--data", node.folder)
+        arguments = ["--node", node.id, "--config", str(configuration), "--data", str(node.folder)]
         with node.log.open("ab") as log:
             child = subprocess.Popen(
-                [*self._program, *map(os.fspath, arguments)],
+                [*self._program, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -306,7 +318,9 @@ def _unusable(node: LocalNode, port: int, use: str, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"port {port} (for {node.id}'s {use}) is in use by another program"
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"{node.id} is at {node.address}, which is not this machine: run `kvnode serve` there"
+        return (
+            f"{node.id} is at {node.address}, which is not this machine: run `kvnode serve` there"
+        )
     return f"port {port} (for {node.id}'s {use}) cannot be used: {error.strerror}"
 
 

@@ -37,20 +37,17 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    match words:
-        case []:
-            print(_help(), file=sys.stderr)
-            return WRONG_USAGE
-        case ["-h" | "--help", *_]:
-            print(_help())
-            return 0
-        case ["--version", *_]:
-            print(f"kvnode {_version()}")
-            return 0
-        case [name, *rest]:
-            command = _command(name)
-            return _call(command, name, rest)
-    raise AssertionError(words)
+    if not words:
+        print(_help(), file=sys.stderr)
+        return WRONG_USAGE
+    name, *rest = words
+    if name in {"-h", "--help"}:
+        print(_help())
+    elif name == "--version":
+        print(f"kvnode {_version()}")
+    else:
+        return _call(_command(name), name, rest)
+    return 0
 
 
 def _command(name: str) -> Command:

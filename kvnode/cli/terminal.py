@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,9 +41,9 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def printable(data: bytes, *, keep: str = "") -> str:
-    """Return `data` as text in which every unprintable character but those of `keep` is escaped.
+    r"""Return `data` as text with every unprintable character but those of `keep` escaped.
 
-    Bytes that are no UTF-8 appear as \\xNN. For reading only: it cannot be undone exactly.
+    Bytes that are no UTF-8 appear as \xNN. For reading only: it cannot be undone exactly.
     """
     text = data.decode("utf-8", "backslashreplace")
     if text.isprintable():
@@ -83,6 +84,12 @@ def seconds(duration_s: float) -> str:
     if duration_s < 120:
         return f"{duration_s:.1f} s"
     return f"{int(duration_s) // 60} min {int(duration_s) % 60} s"
+
+
+def instant(timestamp: int) -> str:
+    """Return the wall time of a hybrid logical clock's value, in UTC."""
+    at = datetime.fromtimestamp((timestamp >> 16) / 1000, UTC)
+    return f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03}Z"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: str = "") -> None:

@@ -1,0 +1,216 @@
+"""`status`, `ring`, `conflicts`: what the cluster looks like.
+
+Decides what is put together from the answers of all nodes and from what this machine knows of their
+processes. Laws: every member is listed however many are dead; the JSON form keeps its fields. Held
+by tests/unit/cli/test_show.py. Leaves out the ring's picture: kvnode/cli/picture.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kvnode.cli import picture, target, terminal, wire
+from kvnode.cli.arguments import Arguments
+from kvnode.cli.errors import CommandError
+from kvnode.cli.local import LocalCluster
+from kvproto import kv_pb2
+
+STARTING_S = 10.0
+"""A process this young that nobody answers for is starting; an older one is suspect."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """What is known of one member."""
+
+    id: str
+    address: str
+    pid: int | None
+    state: str
+    """up | starting | suspect | down | unproven."""
+    status: kv_pb2.Status | None
+    """What it says itself."""
+
+    def as_json(self) -> dict[str, object]:
+        """Return its entry in `status --json`; null is what only it could tell."""
+        said = self.status
+        return {
+            "id": self.id,
+            "address": self.address,
+            "pid": self.pid,
+            "state": self.state,
+            "epoch": None if said is None else said.epoch,
+            "records": None if said is None else said.records,
+            "bytes": None if said is None else said.bytes,
+            "open_conflicts": None if said is None else said.open_conflicts,
+            "incarnation": None if said is None else f"{said.incarnation:016x}",
+            "version": None if said is None else said.version,
+            "peers": None if said is None else {peer.node: peer.state for peer in said.peers},
+        }
+
+    def as_row(self) -> list[str]:
+        """Return its row of the table."""
+        said = self.status
+        known = ["-"] * 4
+        if said is not None:
+            conflicts = terminal.count(said.open_conflicts)
+            records = terminal.count(said.records)
+            known = [str(said.epoch), records, terminal.size(said.bytes), conflicts]
+        return [self.id, self.address, str(self.pid or "-"), self.state, *known]
+
+
+# ---- status ----------------------------------------------------------------------------------
+
+
+def status(arguments: Arguments) -> int:
+    """Show every node."""
+    name, nodes = _by_seeds(arguments) if arguments.seeds else _by_folder(arguments)
+    epoch = max((node.status.epoch for node in nodes if node.status), default=None)
+    if arguments.json:
+        listed = [node.as_json() for node in nodes]
+        print(json.dumps({"cluster": name, "epoch": epoch, "nodes": listed}, indent=2))
+        return 0
+    columns = ("node", "address", "pid", "state", "epoch", "records", "disk", "conflicts")
+    terminal.table(
+        columns, [node.as_row() for node in nodes], right="pid,epoch,records,disk,conflicts"
+    )
+    if terminal.is_terminal():
+        up = sum(node.state == "up" for node in nodes)
+        print(f"\ncluster {name}: {up} of {terminal.count(len(nodes), 'node')} up")
+    return 0
+
+
+def _by_folder(arguments: Arguments) -> tuple[str, list[Node]]:
+    cluster = LocalCluster.open(arguments.data)
+    answers = wire.statuses(cluster.addresses)
+    nodes = []
+    for node in cluster.nodes.values():
+        said = answers[node.address]
+        status = said if isinstance(said, kv_pb2.Status) and said.node == node.id else None
+        running = node.process()
+        pid = running.pid if running else (status.pid if status else None)
+        state = "down" if pid is None else judged(said, running.age_s() if running else 0.0)
+        nodes.append(Node(id=node.id, address=node.address, pid=pid, state=state, status=status))
+    return cluster.settings.name, nodes
+
+
+def _by_seeds(arguments: Arguments) -> tuple[str, list[Node]]:
+    known = wire.topology(arguments.seeds)
+    if known is None:
+        raise CommandError(target.nobody(arguments.seeds, arguments))
+    answers = wire.statuses(member.address for member in known.members)
+    nodes = []
+    for member in known.members:
+        said = answers[member.address]
+        status = said if isinstance(said, kv_pb2.Status) else None
+        state = "down" if said == wire.REFUSED else judged(said, STARTING_S)
+        pid = status.pid if status else None
+        nodes.append(
+            Node(id=member.id, address=member.address, pid=pid, state=state, status=status)
+        )
+    return known.name, nodes
+
+
+def judged(said: kv_pb2.Status | str, age_s: float) -> str:
+    """Return the state of a node whose process lives, from what it says or why it does not."""
+    if isinstance(said, kv_pb2.Status):
+        return said.state if said.state in {"up", "starting", "unproven"} else "suspect"
+    return "starting" if said == wire.REFUSED and age_s < STARTING_S else "suspect"
+
+
+# ---- ring ------------------------------------------------------------------------------------
+
+
+def ring(arguments: Arguments) -> int:
+    """Show who owns which part of the hash space."""
+    known = wire.topology(target.reachable(arguments))
+    if known is None:
+        raise CommandError(target.nobody(target.addresses_of(arguments), arguments))
+    picture.show(picture.ring_of(known))
+    return 0
+
+
+# ---- conflicts -------------------------------------------------------------------------------
+
+
+def conflicts(arguments: Arguments) -> int:
+    """List keys with concurrent versions that no client has settled."""
+    known = wire.topology(target.reachable(arguments))
+    if known is None:
+        raise CommandError(target.nobody(target.addresses_of(arguments), arguments))
+    members = {member.address: member.id for member in known.members}
+    merged, silent = _merged(members, arguments.keyspace or "", arguments.limit)
+    rows = [row for conflict in merged[: arguments.limit] for row in _rows(conflict)]
+    if rows or not terminal.is_terminal():
+        columns = ("keyspace", "key", "version", "written", "votes", "outcome", "value")
+        terminal.table(columns, rows, right="votes")
+    if terminal.is_terminal():
+        print(f"{terminal.count(len(merged), 'open conflict')}")
+    if silent:
+        raise CommandError(f"not asked, since not reached: {', '.join(silent)}")
+    return 0
+
+
+def _merged(
+    members: dict[str, str], keyspace: str, limit: int
+) -> tuple[list[kv_pb2.Conflict], list[str]]:
+    """Return the conflicts of all nodes, each key once, and the nodes that did not answer."""
+    merged: dict[tuple[str, bytes], kv_pb2.Conflict] = {}
+    after = dict.fromkeys(members, b"")
+    silent = []
+    while after:
+        asked, after = after, {}
+        for address, start in asked.items():
+            page = _page(address, keyspace, limit, start)
+            if isinstance(page, str):
+                silent.append(members[address])
+                continue
+            for conflict in page.conflicts:
+                merge(merged.setdefault((conflict.keyspace, conflict.key), conflict), conflict)
+            if page.next and len(merged) <= limit:
+                after[address] = page.next
+    return [conflict for _, conflict in sorted(merged.items())], silent
+
+
+def _page(
+    address: str, keyspace: str, limit: int, start: bytes
+) -> kv_pb2.ListConflictsResponse | str:
+    request = kv_pb2.ListConflictsRequest(keyspace=keyspace, limit=limit, after=start)
+    parse = kv_pb2.ListConflictsResponse.FromString
+    return wire.ask_all([address], "ListConflicts", request, parse)[address]
+
+
+def merge(into: kv_pb2.Conflict, other: kv_pb2.Conflict) -> None:
+    """Add what another replica holds of the same conflict: its versions, its votes."""
+    if into is other:
+        return
+    place = {(one.actor, one.counter): i for i, one in enumerate(into.siblings)}
+    for one in other.siblings:
+        if (one.actor, one.counter) not in place:
+            place[one.actor, one.counter] = len(into.siblings)
+            into.siblings.append(one)
+    have = {(vote.node, vote.sibling) for vote in into.votes}
+    for vote in other.votes:
+        voted = other.siblings[vote.sibling]
+        moved = (vote.node, place[voted.actor, voted.counter])
+        if moved not in have:
+            have.add(moved)
+            into.votes.append(kv_pb2.Vote(node=moved[0], sibling=moved[1]))
+
+
+def _rows(conflict: kv_pb2.Conflict) -> list[list[str]]:
+    votes: Sequence[int] = [vote.sibling for vote in conflict.votes]
+    return [
+        [
+            conflict.keyspace,
+            terminal.printable(conflict.key),
+            f"{one.actor:016x}:{one.counter}",
+            terminal.instant(one.timestamp),
+            str(votes.count(index)),
+            "leads" if one.won else "-",
+            "deleted" if one.tombstone else terminal.printable(one.value)[:60],
+        ]
+        for index, one in enumerate(conflict.siblings)
+    ]
