@@ -362,7 +362,7 @@ class GetTopologyRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Topology(_message.Message):
-    __slots__ = ("cluster_id", "name", "epoch", "partitions", "members", "keyspaces", "walk_length", "walk")
+    __slots__ = ("cluster_id", "name", "epoch", "partitions", "members", "keyspaces", "walk_length", "walk", "next_number")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -371,6 +371,7 @@ class Topology(_message.Message):
     KEYSPACES_FIELD_NUMBER: _ClassVar[int]
     WALK_LENGTH_FIELD_NUMBER: _ClassVar[int]
     WALK_FIELD_NUMBER: _ClassVar[int]
+    NEXT_NUMBER_FIELD_NUMBER: _ClassVar[int]
     cluster_id: bytes
     name: str
     epoch: int
@@ -379,7 +380,8 @@ class Topology(_message.Message):
     keyspaces: _containers.RepeatedCompositeFieldContainer[Keyspace]
     walk_length: int
     walk: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, cluster_id: _Optional[bytes] = ..., name: _Optional[str] = ..., epoch: _Optional[int] = ..., partitions: _Optional[int] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., keyspaces: _Optional[_Iterable[_Union[Keyspace, _Mapping]]] = ..., walk_length: _Optional[int] = ..., walk: _Optional[_Iterable[int]] = ...) -> None: ...
+    next_number: int
+    def __init__(self, cluster_id: _Optional[bytes] = ..., name: _Optional[str] = ..., epoch: _Optional[int] = ..., partitions: _Optional[int] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., keyspaces: _Optional[_Iterable[_Union[Keyspace, _Mapping]]] = ..., walk_length: _Optional[int] = ..., walk: _Optional[_Iterable[int]] = ..., next_number: _Optional[int] = ...) -> None: ...
 
 class Member(_message.Message):
     __slots__ = ("id", "number", "address", "rack", "weight", "state")

@@ -1,0 +1,213 @@
+"""Every bound of a node, in one place.
+
+`Limits` holds those that an operator may set under `[limits]` in cluster.toml; the constants
+below are part of a format or of the store's meaning and cannot be set. A queue, map or buffer
+that takes its size from anywhere else is a bug (invariant 9 of the design).
+
+Test: tests/unit/core/test_bounds.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+KEY_BYTES_MAX = 4_096
+"""A key, partition part and sort part together."""
+
+KEYSPACE_NAME_BYTES_MAX = 64
+
+WRITE_ID_BYTES = 16
+
+CONTEXT_ENTRIES_MAX = 512
+"""(actor, counter) pairs in one context. One entry appears for each life of a node that has
+coordinated a write of the key, so a longer context is forged or broken, not merely old."""
+
+SIBLINGS_MAX = 128
+"""Survivors of one key. Only explicit contexts that never cover anything come near it."""
+
+VOTES_MAX = 1_024
+
+WATERMARK_ENTRIES_MAX = 512
+
+SEEN_INTERVALS_MAX = 64
+"""Runs of counters remembered above a floor, for each (partition, actor). Forgetting a run is
+safe: the floor then waits for an exchange."""
+
+FRAME_OPERATIONS_MAX = 4_096
+"""Operations in one frame that a node accepts; its own frames hold at most `frame_operations`."""
+
+CLIENT_TIMEOUT_MS_MAX = 600_000
+"""Deadlines beyond ten minutes are capped, not refused."""
+
+
+def _limit(default: float, *, unit: str, low: float, high: float, doc: str) -> Any:
+    return field(default=default, metadata={"unit": unit, "low": low, "high": high, "doc": doc})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The settable bounds and times of a node, `[limits]` in cluster.toml."""
+
+    value_bytes: int = _limit(
+        1 << 20,
+        unit="bytes",
+        low=1,
+        high=16 << 20,
+        doc="Largest value. Raising it makes one operation hold memory and links for longer.",
+    )
+    timeout_ms: int = _limit(
+        5_000,
+        unit="ms",
+        low=10,
+        high=CLIENT_TIMEOUT_MS_MAX,
+        doc="Deadline of a request that names none.",
+    )
+    max_skew_ms: int = _limit(
+        60_000,
+        unit="ms",
+        low=100,
+        high=3_600_000,
+        doc="A client's write stamped further ahead than this is refused, and no frame raises a "
+        "node's clock beyond it. A node that differs by more from most of its reachable peers "
+        "stops coordinating.",
+    )
+    repair_wait_ms: int = _limit(
+        50,
+        unit="ms",
+        low=0,
+        high=10_000,
+        doc="How long a read waits for stale replicas to be mended before it answers. 0: never "
+        "wait, and give up monotonic quorum reads.",
+    )
+    widen_after_ms: int = _limit(
+        100,
+        unit="ms",
+        low=1,
+        high=60_000,
+        doc="A read whose chosen replicas have not answered by then asks the others too. Lower: "
+        "less tail latency, more load.",
+    )
+    conflict_wait_ms: int = _limit(
+        300,
+        unit="ms",
+        low=1,
+        high=60_000,
+        doc="How long a read of concurrent versions waits for silent owners before it answers "
+        "provisionally.",
+    )
+    operations_in_flight: int = _limit(
+        65_536,
+        unit="operations",
+        low=16,
+        high=1 << 22,
+        doc="Operations that one node coordinates at a time; beyond it clients get Overloaded.",
+    )
+    operations_per_client: int = _limit(
+        16_384,
+        unit="operations",
+        low=1,
+        high=1 << 20,
+        doc="Unanswered operations of one client stream; beyond it that client gets Overloaded.",
+    )
+    client_streams: int = _limit(
+        1_024,
+        unit="streams",
+        low=1,
+        high=65_536,
+        doc="Pipeline streams that one node serves; one more is refused.",
+    )
+    outbox_bytes: int = _limit(
+        64 << 20,
+        unit="bytes",
+        low=1 << 20,
+        high=1 << 32,
+        doc="Unsent bytes towards one peer or one client; beyond it that peer counts as "
+        "unreachable for new operations, and that client's stream is ended.",
+    )
+    frame_operations: int = _limit(
+        1_024,
+        unit="operations",
+        low=1,
+        high=FRAME_OPERATIONS_MAX,
+        doc="Operations in one frame that this node sends.",
+    )
+    frame_bytes: int = _limit(
+        4 << 20,
+        unit="bytes",
+        low=64 << 10,
+        high=32 << 20,
+        doc="Payload of one frame that this node sends; a larger value travels alone.",
+    )
+    bulk_bytes: int = _limit(
+        64 << 10,
+        unit="bytes",
+        low=1 << 10,
+        high=16 << 20,
+        doc="Values above this travel on the bulk stream, so that they never delay small ones.",
+    )
+    flush_after_ms: float = _limit(
+        4,
+        unit="ms",
+        low=0,
+        high=100,
+        doc="How long an operation may wait in an outbox for company. It leaves at once when the "
+        "outbox holds half of all that is in flight on the stream.",
+    )
+    heartbeat_ms: int = _limit(
+        100,
+        unit="ms",
+        low=10,
+        high=10_000,
+        doc="Between heartbeats on an idle link. Lower: silence is noticed sooner, more frames.",
+    )
+    silence_ms: int = _limit(
+        1_000,
+        unit="ms",
+        low=50,
+        high=60_000,
+        doc="A peer from which nothing came for this long counts as unreachable.",
+    )
+    reconnect_ms: int = _limit(
+        200,
+        unit="ms",
+        low=10,
+        high=200,
+        doc="Longest pause between two attempts to reach a peer.",
+    )
+    drain_ms: int = _limit(
+        5_000,
+        unit="ms",
+        low=0,
+        high=600_000,
+        doc="How long a stopping node waits for what is in flight.",
+    )
+    periodic_sync_ms: int = _limit(
+        200,
+        unit="ms",
+        low=1,
+        high=60_000,
+        doc='Between syncs of the log for keyspaces with durability = "periodic": what a power '
+        "cut may cost them.",
+    )
+    explain_bytes: int = _limit(
+        1 << 20,
+        unit="bytes",
+        low=1 << 10,
+        high=16 << 20,
+        doc="Largest answer that carries siblings; further siblings are listed without values.",
+    )
+    log_bytes: int = _limit(
+        16 << 20,
+        unit="bytes",
+        low=64 << 10,
+        high=1 << 32,
+        doc="Size at which a node's log file is rotated; five are kept.",
+    )
+    block_cache_bytes: int = _limit(
+        64 << 20,
+        unit="bytes",
+        low=1 << 20,
+        high=1 << 40,
+        doc="Memory for blocks of the store that were read recently.",
+    )

@@ -1,0 +1,70 @@
+"""What a read tells about itself: siblings, votes, and what each replica did.
+
+Tests: tests/unit/core/test_explain.py. Source: design, section 2.5, `explain`.
+"""
+
+from __future__ import annotations
+
+from kvnode.core.messages import Detail, NodeNumber, ReplicaReport, SiblingReport, Status
+from kvnode.core.read import ReadOp
+from kvnode.core.record import DamagedRecord, decode
+from kvnode.core.resolve import Decision, counted_votes
+from kvnode.core.versions import Dot, Record
+
+
+def describe(op: ReadOp, decision: Decision, merged: Record) -> Detail:
+    """Return the story of a finished read."""
+    index = {version.dot: at for at, version in enumerate(merged.versions)}
+    explained = op.request.explain
+    votes = counted_votes(merged, op.owners)
+    return Detail(
+        siblings=sibling_reports(merged, decision),
+        votes=tuple((vote.owner, index[vote.dot]) for vote in merged.votes),
+        rule=decision.rule,
+        replicas=tuple(_report(op, node, votes) for node in op.owners) if explained else (),
+        repaired=tuple(op.mended),
+        repair_failed=op.repair_failed,
+        is_explained=explained,
+    )
+
+
+def sibling_reports(merged: Record, decision: Decision | None) -> tuple[SiblingReport, ...]:
+    """Return all survivors; the winner is marked if one was decided on."""
+    winner = decision.winner if decision is not None else None
+    return tuple(
+        SiblingReport(
+            version.dot.actor, version.dot.counter, version.timestamp, version.value,
+            version.is_tombstone, version.expires_ms,
+            winner is not None and version.dot == winner.dot, version.write_id,
+        )
+        for version in merged.versions
+    )  # fmt: skip
+
+
+def name_dot(dot: Dot) -> str:
+    """Return a dot as people read it: actor in hex, counter in decimal."""
+    return f"{dot.actor:016x}:{dot.counter}"
+
+
+def _report(op: ReadOp, node: NodeNumber, votes: dict[int, Dot]) -> ReplicaReport:
+    reply = op.heard.get(node)
+    vote = name_dot(votes[node]) if node in votes else ""
+    if reply is None:
+        answer = op.failed.get(node, "not asked" if node not in op.asked else "pending")
+        checksum = "failed" if answer in ("abstained",) else "unknown"
+        latency = op.heard_at.get(node, 0)
+        return ReplicaReport(node, answer, latency, (), vote, True, True, checksum)
+    answer = "record" if reply.record else "absent"
+    return ReplicaReport(
+        node, answer, op.heard_at[node], _dots(op, reply.record), vote,
+        reply.status is not Status.UNPROVEN, True, "ok",
+    )  # fmt: skip
+
+
+def _dots(op: ReadOp, data: bytes) -> tuple[str, ...]:
+    if not data:
+        return ()
+    try:
+        return tuple(name_dot(version.dot) for version in decode(op.request.key, data).versions)
+    except DamagedRecord:
+        return ()

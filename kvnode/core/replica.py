@@ -1,0 +1,296 @@
+"""The owner's part: what this node holds, through one turn.
+
+A turn's records are fetched before it (`begin`); what the turn changes is seen by the rest of it
+and collected in its one batch. What is written but not yet synced is *dirty*: a reply that shows
+it waits for the log, so nothing is shown that a crash could take back.
+
+Laws: a record that cannot be read is never taken for an absent one; a merge never overwrites; a
+vote is cast only for a version that came straight from its coordinator, in time; floors and
+records change in one batch; no dot is issued twice (an actor is one life, its counters rise).
+Tests: tests/unit/core/test_replica.py; as whole clusters: tests/sim/.
+Left out: hints, trees, reaping (they come with hinted handoff and anti-entropy).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+
+from kvnode.core.batch import Family, WriteBatch
+from kvnode.core.bounds import CONTEXT_ENTRIES_MAX, SIBLINGS_MAX
+from kvnode.core.context import open_watermark
+from kvnode.core.floors import Floors
+from kvnode.core.hlc import Clock, Timestamp
+from kvnode.core.keys import Partition, StorageKey, keyspace_of, partition_of_key
+from kvnode.core.messages import (
+    ClientPut,
+    Instant,
+    NodeNumber,
+    ReplicaRead,
+    ReplicaReadReply,
+    ReplicaWrite,
+    ReplicaWriteReply,
+    Status,
+    WriteKind,
+)
+from kvnode.core.record import DamagedRecord, Encoded, core_of, decode, encode, seal, verify
+from kvnode.core.topology import Durability, Topology
+from kvnode.core.versions import (
+    EMPTY,
+    Context,
+    Dot,
+    Record,
+    Version,
+    Vote,
+    accept,
+    clashes,
+    covers,
+    find,
+    find_write,
+    join,
+    put,
+    sync,
+    with_vote,
+)
+
+_NOTHING = Encoded(b"")
+
+
+class Unreadable(Exception):
+    """What is held under a key cannot be read: abstain."""
+
+
+class TooMany(Exception):
+    """A record would hold more siblings or context entries than one may."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalWrite:
+    """What a write at its coordinator came to."""
+
+    version: Version
+    record: Record
+    encoded: Encoded
+    index: int
+    """Of the version in the record."""
+
+
+class Replica:
+    """The local records, floors and counters of one node in one life."""
+
+    __slots__ = (
+        "_batch", "_counters", "_dirty", "_dirty_order", "_records", "_unreadable", "_wall_ms",
+        "actor", "alarms", "clock", "floors", "is_proven", "number", "refuses", "topology", "turn",
+    )  # fmt: skip
+
+    def __init__(
+        self, number: NodeNumber, actor: int, topology: Topology, clock: Clock, floors: Floors
+    ) -> None:
+        self.number = number
+        self.actor = actor
+        self.topology = topology
+        self.clock = clock
+        self.floors = floors
+        self.is_proven = True
+        self.refuses: Status | None = None
+        """Why writes are refused at present, if they are (no space)."""
+        self.alarms: list[str] = []
+        """For people: collected in a turn, taken by the runtime."""
+        self.turn = 0
+        self._wall_ms = 0
+        self._counters: dict[Partition, int] = {}
+        self._records: dict[StorageKey, bytes | None] = {}
+        self._unreadable: Set[StorageKey] = frozenset()
+        self._batch = WriteBatch()
+        self._dirty: dict[StorageKey, int] = {}
+        self._dirty_order: deque[tuple[int, StorageKey]] = deque()
+
+    def begin(
+        self,
+        records: Mapping[StorageKey, bytes | None],
+        unreadable: Set[StorageKey],
+        wall_ms: int,
+    ) -> None:
+        """Start a turn with the records that it needs, at a physical instant."""
+        self.turn += 1
+        self._wall_ms = wall_ms
+        self._records = dict(records)
+        self._unreadable = unreadable
+        self._batch = WriteBatch()
+
+    def end(self) -> WriteBatch:
+        """End the turn: return all that it changed."""
+        self.floors.save(self._batch)
+        return self._batch
+
+    def on_synced(self, turn: int) -> None:
+        """The log is durable up to and with this turn."""
+        order, dirty = self._dirty_order, self._dirty
+        while order and order[0][0] <= turn:
+            written, key = order.popleft()
+            if dirty.get(key) == written:
+                del dirty[key]
+
+    def has_fetched(self, key: StorageKey) -> bool:
+        """Say whether this turn sees the key's record."""
+        return key in self._records
+
+    def is_dirty(self, key: StorageKey) -> bool:
+        """Say whether what is held of the key could still be lost in a crash."""
+        return key in self._dirty
+
+    def coordinate(self, request: ClientPut, now: Instant) -> LocalWrite:
+        """Apply a client's write here, under a new dot, or find that of an earlier attempt.
+
+        Raises:
+            Unreadable, TooMany: nothing was changed.
+        """
+        mine = self._load(request.key)
+        earlier = find_write(mine, request.write_id)
+        if earlier is None:
+            version = self._seal(request)
+            record = put(mine, version, seen=request.seen)
+        else:
+            version, record = earlier, mine
+        if now < request.deadline_us:
+            record = with_vote(record, Vote(self.number, version.dot))
+        encoded = self._store(request.key, record, before=mine)
+        self.clock.observe(version.timestamp, self._wall_ms)
+        self._count(request.key, version.dot)
+        return LocalWrite(version, record, encoded, record.versions.index(version))
+
+    def on_write(self, request: ReplicaWrite, now: Instant) -> ReplicaWriteReply:
+        """Merge a state that another node sent; the reply waits for the log."""
+        if now > request.deadline_us:
+            return ReplicaWriteReply(request.id, Status.REFUSED_LATE, _NOTHING)
+        if self.refuses is not None:
+            return ReplicaWriteReply(request.id, self.refuses, _NOTHING)
+        try:
+            return self._merge(request)
+        except Unreadable:
+            return ReplicaWriteReply(request.id, Status.ABSTAINED, _NOTHING)
+        except (DamagedRecord, TooMany) as exc:
+            self.alarms.append(f"refused a record of another node: {exc}")
+            return ReplicaWriteReply(request.id, Status.REFUSED_INVALID, _NOTHING)
+
+    def on_read(self, request: ReplicaRead, now: Instant) -> ReplicaReadReply:
+        """Say what is held; damage is an abstention."""
+        if now > request.deadline_us:
+            return ReplicaReadReply(request.id, Status.REFUSED_LATE, _NOTHING, False)
+        try:
+            data = self._read(request.key)
+        except Unreadable:
+            return ReplicaReadReply(request.id, Status.ABSTAINED, _NOTHING, False)
+        passed = bool(request.watermark) and self.floors.has_passed(
+            self._partition(request.key), open_watermark(request.watermark)
+        )
+        status = Status.DONE if self.is_proven else Status.UNPROVEN
+        return ReplicaReadReply(request.id, status, Encoded(data or b""), passed)
+
+    def _merge(self, request: ReplicaWrite) -> ReplicaWriteReply:
+        key = request.key
+        theirs = decode(key, request.record)
+        mine = self._load(key)
+        if clashing := clashes(mine, theirs):
+            self.alarms.append(f"one dot, two payloads: {clashing[0]}")
+            return ReplicaWriteReply(request.id, Status.REFUSED_INVALID, _NOTHING)
+        mine = self._filled(key, mine, theirs)
+        if request.kind is WriteKind.WRITE:
+            merged = self._accepted(request, mine, theirs)
+        else:
+            merged = sync(mine, theirs)
+        for version in theirs.versions:
+            self._count(key, version.dot)
+            self.clock.observe(version.timestamp, self._wall_ms)
+        encoded = self._store(key, merged, before=mine)
+        is_same = core_of(encoded) == core_of(request.record)
+        return ReplicaWriteReply(request.id, Status.DONE, _NOTHING if is_same else encoded)
+
+    def _accepted(self, request: ReplicaWrite, mine: Record, theirs: Record) -> Record:
+        if request.version >= len(theirs.versions):
+            raise DamagedRecord("no version of that index")
+        written = theirs.versions[request.version].dot
+        return with_vote(accept(mine, theirs, written), Vote(self.number, written))
+
+    def _filled(self, key: StorageKey, mine: Record, theirs: Record) -> Record:
+        """Add what the floor says: a dot that was here and is here no more was superseded."""
+        partition = self._partition(key)
+        gone = frozenset(
+            version.dot
+            for version in theirs.versions
+            if self.floors.has_seen(partition, version.dot)
+            and not covers(mine.context, version.dot)
+            and find(mine, version.dot) is None
+        )
+        return mine._replace(context=join(mine.context, Context({}, gone))) if gone else mine
+
+    def _load(self, key: StorageKey) -> Record:
+        if key in self._unreadable:
+            raise Unreadable
+        data = self._records[key]
+        if not data:
+            return EMPTY
+        try:
+            return decode(key, data)
+        except DamagedRecord as exc:
+            self.alarms.append(f"a record here is damaged: {exc}")
+            raise Unreadable from exc
+
+    def _read(self, key: StorageKey) -> bytes | None:
+        if key in self._unreadable:
+            raise Unreadable
+        data = self._records[key]
+        if data:
+            try:
+                verify(key, data)
+            except DamagedRecord as exc:
+                self.alarms.append(f"a record here is damaged: {exc}")
+                raise Unreadable from exc
+        return data
+
+    def _store(self, key: StorageKey, record: Record, *, before: Record) -> Encoded:
+        entries = len(record.context.vector) + len(record.context.dots)
+        if len(record.versions) > SIBLINGS_MAX or entries > CONTEXT_ENTRIES_MAX:
+            raise TooMany(f"{len(record.versions)} siblings, {entries} context entries")
+        encoded = encode(key, record)
+        self._records[key] = encoded
+        self._batch.put(Family.RECORDS, key, encoded)
+        if len(record.versions) > 1:
+            self._batch.put(Family.CONFLICTS, key, b"")
+        elif len(before.versions) > 1:
+            self._batch.delete(Family.CONFLICTS, key)
+        if self._waits_for_log(key):
+            self._dirty[key] = self.turn
+            self._dirty_order.append((self.turn, key))
+        return encoded
+
+    def _seal(self, request: ClientPut) -> Version:
+        return seal(
+            request.key,
+            dot=self._next_dot(self._partition(request.key)),
+            timestamp=Timestamp(request.timestamp),
+            write_id=request.write_id,
+            value=request.value,
+            expires_ms=request.expires_ms,
+            is_tombstone=request.is_delete,
+            is_explicit=request.is_explicit,
+        )
+
+    def _next_dot(self, partition: Partition) -> Dot:
+        """Return the dot that the next write gets; it is spent only once the write is stored, so
+        that counters stay contiguous."""
+        return Dot(self.actor, self._counters.get(partition, 0) + 1)
+
+    def _count(self, key: StorageKey, dot: Dot) -> None:
+        partition = self._partition(key)
+        self.floors.add(partition, dot)
+        if dot.actor == self.actor and dot.counter > self._counters.get(partition, 0):
+            self._counters[partition] = dot.counter
+
+    def _partition(self, key: StorageKey) -> Partition:
+        return partition_of_key(key, self.topology.partition_bits)
+
+    def _waits_for_log(self, key: StorageKey) -> bool:
+        keyspace = self.topology.keyspace(keyspace_of(key))
+        return keyspace is None or keyspace.durability is Durability.FSYNC

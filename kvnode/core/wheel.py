@@ -1,0 +1,47 @@
+"""A coarse wheel of instants: when which operation wants to be woken.
+
+Adding costs O(1). Instants are rounded up to 4.096 ms; an operation that ended meanwhile is
+simply not found by whoever asked. Never early, at most one notch late.
+Tests: tests/unit/core/test_wheel.py.
+"""
+
+from __future__ import annotations
+
+from kvnode.core.messages import Instant
+
+_NOTCH_BITS = 12
+
+
+class Wheel:
+    """Operations by the notch at which they are due."""
+
+    __slots__ = ("_next", "_notches")
+
+    def __init__(self) -> None:
+        self._notches: dict[int, list[int]] = {}
+        self._next: int | None = None
+
+    def add(self, at: Instant, op_id: int) -> None:
+        """Wake `op_id` at `at` or up to a notch later."""
+        notch = (at >> _NOTCH_BITS) + 1
+        queue = self._notches.get(notch)
+        if queue is not None:
+            queue.append(op_id)
+            return
+        self._notches[notch] = [op_id]
+        if self._next is None or notch < self._next:
+            self._next = notch
+
+    def next_due(self) -> Instant | None:
+        """Return the earliest instant at which something is due."""
+        return None if self._next is None else Instant(self._next << _NOTCH_BITS)
+
+    def take_due(self, now: Instant) -> list[int]:
+        """Remove and return what is due, in order. Costs a look at every notch that is held."""
+        limit = now >> _NOTCH_BITS
+        if self._next is None or self._next > limit:
+            return []
+        due = sorted(notch for notch in self._notches if notch <= limit)
+        taken = [op_id for notch in due for op_id in self._notches.pop(notch)]
+        self._next = min(self._notches, default=None)
+        return taken
