@@ -3,8 +3,8 @@
 Decides whether a configuration can be a cluster, and writes one out. Laws: what `render` writes
 `load` reads back as the same value; the keyspace `default` always exists; quorums fit their n, and
 every n the number of nodes. Tests: tests/unit/runtime/test_config.py.
-Leaves out: reading and locating values (kvnode.runtime.settings), the
-keys (kvnode.runtime.config_keys), the identity a cluster gets at birth.
+Leaves out: reading and locating values (kvnode.runtime.settings), the keys
+(kvnode.runtime.config_keys), the identity that a cluster gets at birth.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def topology_at_birth(config: ClusterConfig, cluster_id: bytes) -> Topology:
 
 def _checked(source: Source) -> ClusterConfig:
     tables = ("cluster", "node", "keyspace", "limits")
-    source.refuse_unknown(source.data, tables, path=(), label=source.file)
+    source.refuse_unknown(source.data, tables, path=(), label="top level")
     cluster = source.settings(
         source.data.get("cluster", {}), CLUSTER, path=("cluster",), label="[cluster]"
     )

@@ -69,6 +69,8 @@ def shown(value: object) -> str:
             text = str(value).lower()
         case str():
             text = '"' + value.encode("unicode_escape").decode().replace('"', '\\"') + '"'
+        case int() if value.bit_length() > 1_000:
+            text = "huge"  # and str() may refuse it
         case Mapping():
             text = "a table"
         case list():
@@ -154,7 +156,7 @@ def address_fault(address: str) -> str | None:
     inner = host.removeprefix("[").removesuffix("]")
     bracketed = host == f"[{inner}]"
     if ":" in host and not bracketed:
-        return f'an IPv6 address is written in brackets: "{_in_brackets(address)}"'
+        return _bracket_fault(address)
     if bracketed and not _is_ipv6(inner):
         return f'"{inner}" in the brackets is no IPv6 address'
     if not colon or not host.isprintable() or not host or set(host) & set(" /@?#"):
@@ -164,11 +166,13 @@ def address_fault(address: str) -> str | None:
     return None
 
 
-def _in_brackets(address: str) -> str:
+def _bracket_fault(address: str) -> str:
     host, _, port = address.rpartition(":")
     if _is_ipv6(host):
-        return f"[{host}]:{port}"
-    return f"[{address}]:7001" if _is_ipv6(address) else "[::1]:7001"
+        return f'an IPv6 address is written in brackets: "[{host}]:{port}"'
+    if _is_ipv6(address):
+        return f'an IPv6 address is written in brackets: "[{address}]:7001"'
+    return 'write it as "host:port", an IPv6 host in brackets: "[::1]:7001"'
 
 
 def _is_ipv6(host: str) -> bool:
@@ -214,6 +218,10 @@ class Source:
             data = tomllib.loads(content)
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{file}:{_toml_fault(str(error), content)}") from error
+        except ValueError as error:  # from int(), which refuses thousands of digits
+            raise ConfigError(f"{file}: cannot be read: a number is too long") from error
+        except RecursionError:
+            raise ConfigError(f"{file}: cannot be read: too deeply nested") from None
         return cls(file, data, _scan(content))
 
     def line(self, path: TablePath, key: str = "") -> int | None:
