@@ -16,6 +16,9 @@ from kvnode.core.batch import Family, WriteBatch
 from kvnode.storage.engine import RocksEngine, open_engine
 from kvnode.storage.port import Engine, Position
 
+COUNT = 5_000
+"""Records in a store that has more than a few blocks."""
+
 
 def key(number: int) -> bytes:
     """Return the key with this number, in order."""

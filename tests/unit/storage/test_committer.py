@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
 from threading import Event, Thread
+from types import SimpleNamespace
 
 import pytest
 
+from kvnode.storage import committer as committer_module
 from kvnode.storage.committer import Committer
 from kvnode.storage.memory import MemoryEngine
 from kvnode.storage.port import Position, StorageFenced
-from tests.support.stores import put
+from tests.support.stores import put, wait_until
 
 PATIENCE_S = 30.0
 FOREVER_S = 3_600.0
@@ -130,16 +132,22 @@ def test_a_later_request_is_served_when_the_period_is_over(heard: Heard) -> None
 
 
 def test_what_comes_during_a_flush_begins_a_period_of_its_own(
-    engine: GatedEngine, heard: Heard
+    engine: GatedEngine, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with _running(engine, heard) as committer:
+    now = 0.0
+    monkeypatch.setattr(committer_module, "time", SimpleNamespace(monotonic=lambda: now))
+    with _running(engine, heard, periodic_s=100) as committer:
         committer.request_later(put(engine, (b"a", b"1")))
+        wait_until(lambda: committer._later_due == 100)
+        now = 150
         committer.request(put(engine, (b"b", b"1")))
         assert engine.next_flush() == 2
         committer.request_later(put(engine, (b"c", b"1")))
         engine.gate.set()
         assert heard.next_position() == 2
-        assert heard.positions.empty()
+        wait_until(lambda: committer._is_idle)
+        assert engine.began.empty()
+        assert committer._later_due == 250
     assert heard.next_position() == 3
 
 
