@@ -1,0 +1,325 @@
+"""AsyncClient: the client for programs that have an event loop.
+
+Decides nothing about requests: makes them, waits for them and gives the answers back. Laws: a
+cancelled call leaves nothing behind here (a put may have left: it is uncertain); all views share
+one connection.
+Tests: tests/unit/client/test_client_aio.py.
+Source: DESIGN.md, section 6.
+Left out: item access, which cannot be awaited.
+"""
+
+# ruff: noqa: ASYNC109 -- a time-out on every call is part of the interface (DESIGN.md, section 6)
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Literal, Self
+
+from kvclient import answers, request
+from kvclient._thread import generation
+from kvclient.bounds import BOUNDS, Bounds
+from kvclient.cluster import Cluster
+from kvclient.operation import Operation
+from kvclient.request import Key, Value
+from kvclient.results import Conflict, Metrics, Record, Status, WriteResult
+from kvclient.routing import Topology, parse_seeds
+from kvclient.session import Session
+
+DEFAULT_TIMEOUT_S = 5.0
+STATUS_TIMEOUT_S = 1.0
+FORKED = "this client was made before a fork; make a new one in the child process"
+CLOSED = "this client is closed"
+
+SessionOption = str | Literal[False] | None
+"""None: a new session. A token: resume that one. False: none at all."""
+
+
+def make_session(option: SessionOption, bounds: Bounds) -> Session | None:
+    """Return the session that a client's option asks for."""
+    return None if option is False else Session(option, bounds=bounds)
+
+
+def pairs_of(items: Mapping[Key, Value] | Iterable[tuple[Key, Value]]) -> list[tuple[Key, Value]]:
+    """Return a mapping's items, or the pairs themselves."""
+    return list(items.items() if isinstance(items, Mapping) else items)
+
+
+class AsyncPort:
+    """The connection behind a client and its views, made when it is first needed."""
+
+    def __init__(
+        self,
+        seeds: tuple[str, ...],
+        *,
+        timeout_s: float,
+        session: Session | None,
+        bounds: Bounds,
+    ) -> None:
+        self.timeout_s = timeout_s
+        self.session = session
+        self.cluster: Cluster | None = None
+        self._seeds = seeds
+        self._bounds = bounds
+        self._generation = generation()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._connecting = asyncio.Lock()
+        self._is_closed = False
+        self._named: Topology | None = None
+        self._name_cache: dict[int, str] = {}
+
+    @property
+    def topology(self) -> Topology:
+        """The topology in use. Raises: RuntimeError before the first call."""
+        if self.cluster is None:
+            raise RuntimeError("this client is not connected yet")
+        return self.cluster.topology
+
+    async def close(self) -> None:
+        """Disconnect. Idempotent."""
+        self._is_closed = True
+        if self.cluster is not None and self._generation == generation():
+            await self.cluster.close()
+
+    @property
+    def names(self) -> Mapping[int, str]:
+        """Node ids by number."""
+        topology = self.topology
+        if topology is not self._named:
+            self._named = topology
+            self._name_cache = {member.number: member.id for member in topology.members}
+        return self._name_cache
+
+    async def finish(self, operation: Operation, timeout: float | None) -> None:
+        """Submit one operation and wait until it is finished."""
+        timeout_s = self.timeout_s
+        if timeout is not None:
+            timeout_s = request.timeout_seconds(timeout, timeout_s)
+        loop = asyncio.get_running_loop()
+        operation.deadline = loop.time() + timeout_s
+        if self._loop is not loop or self._is_closed or self._generation != generation():
+            await self.connected(timeout_s)
+        cluster = self.cluster
+        assert cluster is not None
+        waiter: asyncio.Future[Operation] = loop.create_future()
+        operation.waiter = waiter
+        cluster.submit(operation)
+        try:
+            await waiter
+        except BaseException:
+            cluster.engine.abandon(operation)
+            raise
+
+    async def finish_all(self, operations: Sequence[Operation], timeout: float | None) -> None:
+        """Submit a batch and wait until all of it is finished."""
+        timeout_s = request.timeout_seconds(timeout, self.timeout_s)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        cluster = await self.connected(timeout_s)
+        for operation in operations:
+            operation.deadline = deadline
+        waiter = loop.create_future()
+        batch = answers.Batch(
+            operations, submit_all=cluster.submit_all, waiter=waiter, bounds=self._bounds
+        )
+        batch.begin()
+        try:
+            await waiter
+        except BaseException:
+            for operation in batch.unfinished():
+                cluster.engine.abandon(operation)
+            raise
+
+    async def connected(self, timeout_s: float) -> Cluster:
+        """Return the connection, made if there is none yet. Raises: RuntimeError if misused."""
+        if self._generation != generation():
+            raise RuntimeError(FORKED)
+        if self._is_closed:
+            raise RuntimeError(CLOSED)
+        loop = asyncio.get_running_loop()
+        if self._loop not in (None, loop):
+            raise RuntimeError("this client belongs to another event loop; make one for each")
+        async with self._connecting:
+            if self.cluster is None:
+                cluster = Cluster(self._seeds, session=self.session, bounds=self._bounds)
+                try:
+                    await cluster.connect(timeout_s)
+                except BaseException:
+                    await cluster.close()
+                    raise
+                self.cluster, self._loop = cluster, loop
+            return self.cluster
+
+
+class AsyncKeyspace:
+    """Gets and puts in one keyspace."""
+
+    def __init__(self, port: AsyncPort, name: str) -> None:
+        self._port = port
+        self._name = request.keyspace_name(name)
+
+    @property
+    def name(self) -> str:
+        """The keyspace's name."""
+        return self._name
+
+    async def get(
+        self, key: Key, *, r: int | None = None, timeout: float | None = None
+    ) -> bytes | None:
+        """Return the value of a key, or None if it is absent.
+
+        Raises: MultipleValues where the keyspace keeps concurrent values; KVError.
+        """
+        operation = request.get(self._name, key, r)
+        await self._port.finish(operation, timeout)
+        return answers.value_of(operation)
+
+    async def get_record(
+        self,
+        key: Key,
+        *,
+        explain: bool = False,
+        r: int | None = None,
+        timeout: float | None = None,
+    ) -> Record | None:
+        """Return a key's value with its context; None if absent, unless it is to be explained."""
+        operation = request.get(self._name, key, r, explain=explain)
+        await self._port.finish(operation, timeout)
+        return answers.record_of(operation)
+
+    async def put(
+        self,
+        key: Key,
+        value: Value,
+        *,
+        ttl: float | None = None,
+        context: bytes | None = None,
+        w: int | None = None,
+        timeout: float | None = None,
+    ) -> WriteResult:
+        """Set a key. With a context, replace exactly what that has seen. `ttl` is in seconds.
+
+        A call that is cancelled may or may not have taken effect.
+        """
+        operation = request.put(self._name, key, value, w, ttl=ttl, context=context)
+        await self._port.finish(operation, timeout)
+        return answers.write_of(operation, self._port.names)
+
+    async def delete(
+        self,
+        key: Key,
+        *,
+        context: bytes | None = None,
+        w: int | None = None,
+        timeout: float | None = None,
+    ) -> WriteResult:
+        """Delete a key; deleting an absent one is no error."""
+        operation = request.delete(self._name, key, w, context=context)
+        await self._port.finish(operation, timeout)
+        return answers.write_of(operation, self._port.names)
+
+    async def put_many(
+        self,
+        items: Mapping[Key, Value] | Iterable[tuple[Key, Value]],
+        *,
+        ttl: float | None = None,
+        w: int | None = None,
+        timeout: float | None = None,
+    ) -> list[WriteResult]:
+        """Set many keys at once, each for itself. Raises: PartialFailure with each key's result."""
+        pairs = pairs_of(items)
+        operations = [request.put(self._name, key, value, w, ttl=ttl) for key, value in pairs]
+        await self._port.finish_all(operations, timeout)
+        names = self._port.names
+        keys = [key for key, _ in pairs]
+        return answers.all_of(operations, keys, lambda o: answers.write_of(o, names))
+
+    async def get_many(
+        self, keys: Iterable[Key], *, r: int | None = None, timeout: float | None = None
+    ) -> list[bytes | None]:
+        """Return the values of many keys, in their order. Raises: PartialFailure likewise."""
+        wanted = list(keys)
+        operations = [request.get(self._name, key, r) for key in wanted]
+        await self._port.finish_all(operations, timeout)
+        return answers.all_of(operations, wanted, answers.value_of)
+
+
+class AsyncClient(AsyncKeyspace):
+    """A client of one cluster, in the running event loop.
+
+    Args:
+        seeds: "host:port", a comma list of them, or an iterable; the rest is discovered.
+        keyspace: of the client's own methods.
+        timeout: seconds for each call that names none.
+        session: a token to resume, None for a new session, False for none.
+
+    It connects at `async with`, or with its first call, within that call's time-out.
+    """
+
+    def __init__(
+        self,
+        seeds: str | Iterable[str],
+        *,
+        keyspace: str = "default",
+        timeout: float = DEFAULT_TIMEOUT_S,
+        session: SessionOption = None,
+        bounds: Bounds = BOUNDS,
+    ) -> None:
+        port = AsyncPort(
+            parse_seeds(seeds),
+            timeout_s=request.timeout_seconds(timeout, DEFAULT_TIMEOUT_S),
+            session=make_session(session, bounds),
+            bounds=bounds,
+        )
+        super().__init__(port, keyspace)
+
+    async def __aenter__(self) -> Self:
+        await self._port.connected(self._port.timeout_s)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def keyspace(self, name: str) -> AsyncKeyspace:
+        """Return the same interface on another keyspace; connection and session are shared."""
+        return AsyncKeyspace(self._port, name)
+
+    @property
+    def session(self) -> Session:
+        """What this client has seen."""
+        if self._port.session is None:
+            raise RuntimeError("this client keeps no session (session=False)")
+        return self._port.session
+
+    @property
+    def metrics(self) -> Metrics:
+        """Counters since the client connected."""
+        cluster = self._port.cluster
+        return cluster.engine.metrics if cluster else Metrics()
+
+    @property
+    def topology(self) -> Topology:
+        """The members and the order in which they are asked."""
+        return self._port.topology
+
+    async def status(self, *, timeout: float = STATUS_TIMEOUT_S) -> dict[str, Status | None]:
+        """Return what each node says about itself; None for one that does not answer."""
+        timeout_s = request.timeout_seconds(timeout, STATUS_TIMEOUT_S)
+        return await (await self._port.connected(timeout_s)).status(timeout_s)
+
+    async def conflicts(
+        self, keyspace: str | None = None, *, timeout: float | None = None
+    ) -> list[Conflict]:
+        """Return the keys with concurrent versions, of one keyspace or of all."""
+        timeout_s = request.timeout_seconds(timeout, self._port.timeout_s)
+        cluster = await self._port.connected(timeout_s)
+        return await cluster.conflicts(keyspace or "", timeout_s)
+
+    async def close(self) -> None:
+        """Disconnect. Calls under way end as at their deadline. Idempotent."""
+        await self._port.close()

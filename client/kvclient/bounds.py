@@ -1,0 +1,77 @@
+"""Every bound of the client, in one place.
+
+Decides how much a client may hold, send and wait for. A bound that is met is answered at once with
+a typed error or with waiting that has its own bound; nothing grows without limit.
+Tests: tests/unit/client/test_client_bounds.py.
+Source: DESIGN.md, sections 3 ("Edges") and 4 (the coalescing rule).
+Left out: what a node refuses by itself (values over its limit, its own queues).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """The limits of one client. Sizes are in bytes, times in the unit that ends the name."""
+
+    key_bytes: int = 4096
+    """Longest key. Part of the protocol, not a setting."""
+    value_bytes: int = 60 * MIB
+    """Longest value that a message could carry. The node's own limit (1 MiB) comes first."""
+    message_bytes: int = 64 * MIB
+    """Longest message, either way."""
+    timeout_s: float = 3600.0
+    """Longest time-out; longer ones are cut to it."""
+    ttl_s: float = 3.2e9
+    """Longest time to live, a century."""
+    operations_in_flight: int = 32_768
+    """Unanswered operations of one client; past it `Overloaded`, at once."""
+    bytes_in_flight: int = 256 * MIB
+    """Keys and values of unanswered operations; past it `Overloaded`, at once."""
+    batch_in_flight: int = 2_048
+    """Unanswered operations of one `put_many` or `get_many`; the rest of it waits its turn."""
+    batch_bytes_in_flight: int = 16 * MIB
+    """The same in bytes."""
+    frame_operations: int = 1_024
+    """Operations in one message."""
+    frame_bytes: int = MIB
+    """Keys and values in one message; a larger operation travels alone."""
+    flush_ms: float = 4.0
+    """Longest wait of an operation for company. Higher: larger messages, later answers."""
+    silence_ms: float = 200.0
+    """A node that owes answers and says nothing for so long is suspected."""
+    reset_ms: float = 2_000.0
+    """A suspected node's connection is made anew after this time without an answer."""
+    probe_ms: float = 250.0
+    """Time between questions to a suspected node, and how long each may take."""
+    tick_ms: float = 50.0
+    """Between two looks at silent nodes, while anything is unanswered."""
+    reconnect_first_ms: float = 50.0
+    reconnect_most_ms: float = 200.0
+    """Reconnects back off from the first to the second."""
+    retry_first_ms: float = 5.0
+    retry_most_ms: float = 200.0
+    """Retries wait a random time below the first, doubled each time up to the second."""
+    retry_share: float = 0.1
+    """Retries after `Overloaded`, as a share of all operations. Higher: more load on a busy node."""
+    retry_burst: float = 100.0
+    """How many such retries may be saved up."""
+    seed_stagger_ms: float = 50.0
+    """A seed that does not answer for so long gets company from the next."""
+    session_keys: int = 10_000
+    """Keys whose context a session remembers by itself."""
+    session_pairs: int = 65_536
+    """(partition, actor) pairs of a session's watermark."""
+    session_partition_pairs: int = 256
+    """The same for one partition: what one read may carry."""
+    session_token_bytes: int = 64 * MIB
+    """Longest exported session, unpacked."""
+    conflicts: int = 10_000
+    """Conflicts listed at once."""
+
+
+BOUNDS = Bounds()

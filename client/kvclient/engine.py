@@ -1,0 +1,395 @@
+"""What becomes of each operation: attempts, answers, refusals, broken streams, silence, deadlines.
+
+Decides and never acts: it is told the time, is handed its randomness, fills the lanes' outboxes and
+finishes operations. Laws: each operation is finished exactly once, by its deadline; all attempts of
+a put share one write id and one stamp, unless it is redone above a newer version; `pending` holds
+exactly the unfinished operations.
+Tests: tests/unit/client/test_client_engine.py.
+Source: DESIGN.md, sections 2.2, 2.3 and 2.10.
+Left out: frames and sockets (`codec`, `stream`), discovery (`cluster`).
+
+    submit --choose--> queued on a lane --frame--> unanswered --answer--> finished
+              ^              |                        |  |
+              |              |  lane broken or silent |  '--refused--> finished, or after a wait
+              '--------------'------------------------'                again from `choose`
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from heapq import heappop, heappush
+from random import Random
+
+from kvclient.bounds import BOUNDS, Bounds
+from kvclient.clock import HybridClock, ms_of_hlc
+from kvclient.errors import KVError, Overloaded
+from kvclient.operation import PUT_DELETE, Lane, LaneState, Operation
+from kvclient.results import Metrics
+from kvclient.retry import (
+    EFFECT_POSSIBLE,
+    Budget,
+    Code,
+    Refusal,
+    backoff_s,
+    error_at_deadline,
+    error_now,
+)
+from kvclient.routing import Router
+from kvclient.session import Session
+
+WRITE_ID_BYTES = 16
+_WRITE_IDS_AT_ONCE = 256
+_SWEEP_GAP_S = 0.005
+
+
+class Engine:
+    """All operations of one client that are not finished.
+
+    Args:
+        random_bytes: a source of write ids.
+        alarm: called with an instant at which `on_alarm` must be called at the latest.
+        suspect: called with a lane that fell silent.
+    """
+
+    def __init__(
+        self,
+        *,
+        session: Session | None,
+        rng: Random,
+        random_bytes: Callable[[int], bytes],
+        alarm: Callable[[float], None],
+        suspect: Callable[[Lane], None],
+        bounds: Bounds = BOUNDS,
+    ) -> None:
+        self.session = session
+        self.clock = HybridClock()
+        self.router = Router()
+        self.metrics = Metrics()
+        self.pending: dict[int, Operation] = {}
+        self.bytes_in_flight = 0
+        self.lanes: list[Lane] = []
+        self._rng = rng
+        self._random_bytes = random_bytes
+        self._write_ids: list[bytes] = []
+        self._alarm = alarm
+        self._suspect = suspect
+        self._bounds = bounds
+        self._budget = Budget(bounds)
+        self._next_id = 1
+        self._waiting: list[tuple[float, int, Operation]] = []
+        self._alarm_at = math.inf
+        self._sweep_at = math.inf
+        self._look_at = math.inf
+
+    # ---- from the caller ----
+
+    def submit(self, operation: Operation, now: float) -> None:
+        """Begin an operation; its waiter hears when it is finished, perhaps at once."""
+        if self._is_full(operation):
+            self.metrics.overloaded += 1
+            message = f"{len(self.pending):,} operations of this client are unanswered"
+            self._end(operation, Overloaded(message, retry_after=0.01))
+            return
+        if operation.deadline <= now:
+            self._end(operation, error_at_deadline(operation))
+            return
+        self.metrics.operations += 1
+        self._budget.earn()
+        operation.began = now
+        operation.id = self._next_id
+        self._next_id += 1
+        self.pending[operation.id] = operation
+        self.bytes_in_flight += operation.size
+        self._prepare(operation, now)
+        self._attempt(operation, now)
+        self._watch(operation.deadline, now)
+
+    def abandon(self, operation: Operation) -> None:
+        """Forget an operation nobody waits for. What has left cannot be called back."""
+        if not operation.is_done and operation.id in self.pending:
+            self._release(operation)
+
+    def close(self) -> None:
+        """Finish everything with what may be concluded now; the client is closing."""
+        for operation in list(self.pending.values()):
+            operation.failure = Refusal(Code.UNAVAILABLE, "the client was closed")
+            self._finish(operation, error_at_deadline(operation))
+        self._waiting.clear()
+
+    # ---- from the nodes ----
+
+    def on_frame(self, lane: Lane, hlc: int, now: float) -> None:
+        """A node said something, whatever it was."""
+        lane.heard_at = now
+        if lane.state is LaneState.SUSPECTED:
+            lane.state = LaneState.READY
+        if hlc:
+            self.clock.observe(hlc, now)
+
+    def on_gets(self, lane: Lane, answered: Iterable[Operation]) -> None:
+        """Gets were answered by a node."""
+        session = self.session
+        for operation in answered:
+            if session is not None:
+                session.remember(
+                    operation.keyspace,
+                    operation.key,
+                    operation.partition,
+                    context=operation.seen,
+                    sent=operation.context,
+                )
+            self._finish(operation)
+
+    def on_puts(self, lane: Lane, answered: Iterable[Operation], now: float) -> None:
+        """Puts were acknowledged by a node."""
+        session = self.session
+        for operation in answered:
+            if operation.newer and not operation.is_explicit:
+                self._restamp(operation, now)
+                continue
+            if session is not None:
+                session.remember(
+                    operation.keyspace,
+                    operation.key,
+                    operation.partition,
+                    context=operation.seen,
+                    sent=operation.context,
+                )
+            self._finish(operation)
+
+    def on_refusal(self, lane: Lane, operation: Operation, refusal: Refusal, now: float) -> None:
+        """A node refused one attempt; the operation is out of its `unanswered` already."""
+        for reply in refusal.replies:
+            operation.note(reply.node, reply.answer, now)
+        operation.note(lane.node, f"refused: {refusal.message}", now)
+        if operation.is_put and (refusal.is_uncertain or refusal.code in EFFECT_POSSIBLE):
+            operation.may_have_applied = True
+        operation.failure = refusal
+        if operation.lane is not lane:
+            operation.others = _without(operation.others, lane)
+            return  # another attempt is under way
+        operation.lane = None
+        operation.refused = (*operation.refused, lane)
+        nodes = len(self.router.order(operation.partition))
+        error = error_now(operation, refusal, nodes=nodes, budget=self._budget, now=now)
+        if error is not None:
+            self._finish(operation, error)
+        else:
+            self._retry_later(operation, refusal.retry_after_ms / 1000, now)
+
+    def on_broken(self, lane: Lane, reason: str, now: float) -> None:
+        """A stream ended: what it had not answered is asked elsewhere at once."""
+        lane.state = LaneState.DOWN
+        left, queued = lane.empty()
+        for operation in left:
+            operation.note(lane.node, reason, now)
+            operation.may_have_applied |= operation.is_put
+        for operation in (*left, *queued):
+            if operation.lane is lane:
+                operation.lane = None
+                self._reroute(operation, now)
+            else:
+                operation.others = _without(operation.others, lane)
+
+    def on_connected(self, lane: Lane, now: float) -> None:
+        """A stream to the node is open."""
+        lane.state = LaneState.READY
+        lane.heard_at = now
+
+    # ---- time ----
+
+    def on_alarm(self, now: float) -> None:
+        """The instant of the last alarm has come."""
+        late_s = now - self._alarm_at
+        self._alarm_at = math.inf
+        while self._waiting and self._waiting[0][0] <= now:
+            _, _, operation = heappop(self._waiting)
+            if not operation.is_done:
+                self._attempt(operation, now)
+        if now >= self._sweep_at:
+            self._sweep(now)
+        if now >= self._look_at:
+            self._look(now, late_s)
+        self._set_alarm()
+
+    def _watch(self, deadline: float, now: float) -> None:
+        """Have the deadline and the silence of nodes looked at in time."""
+        if deadline < self._sweep_at:
+            self._sweep_at = deadline
+        if self._look_at == math.inf:
+            self._look_at = now + self._bounds.tick_ms / 1000
+        if self._sweep_at < self._alarm_at or self._look_at < self._alarm_at:
+            self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        first = self._waiting[0][0] if self._waiting else math.inf
+        when = min(first, self._sweep_at, self._look_at)
+        if when < self._alarm_at:
+            self._alarm_at = when
+            self._alarm(when)
+
+    def _sweep(self, now: float) -> None:
+        """Finish what is late. One pass for all, at the earliest deadline there was."""
+        late = [operation for operation in self.pending.values() if operation.deadline <= now]
+        for operation in late:
+            self._finish(operation, error_at_deadline(operation))
+        earliest = min((o.deadline for o in self.pending.values()), default=math.inf)
+        self._sweep_at = max(earliest, now + _SWEEP_GAP_S)
+
+    def _look(self, now: float, late_s: float) -> None:
+        """Look for silent nodes; not when this loop was held up itself, for then it heard nobody."""
+        self._look_at = now + self._bounds.tick_ms / 1000 if self.pending else math.inf
+        if late_s > self._bounds.silence_ms / 2000:
+            for lane in self.lanes:
+                lane.heard_at = now
+            return
+        for lane in self.lanes:
+            if lane.state < LaneState.SUSPECTED and lane.is_silent(now):
+                self._on_silent(lane, now)
+
+    def _on_silent(self, lane: Lane, now: float) -> None:
+        self.metrics.suspicions += 1
+        lane.state = LaneState.SUSPECTED
+        lane.suspected_at = now
+        self._suspect(lane)
+        queued = [operation for operation in lane.outbox if not operation.is_done]
+        lane.outbox.clear()
+        for operation in queued:
+            self._reroute(operation, now)
+        for operation in list(lane.unanswered.values()):
+            if operation.lane is lane:
+                self._hedge(operation, lane, now)
+
+    def _hedge(self, operation: Operation, silent: Lane, now: float) -> None:
+        """Ask elsewhere too; whoever answers first wins."""
+        operation.others = (*operation.others, silent)
+        lane = self.router.choose(operation)
+        if lane is None:
+            operation.others = operation.others[:-1]
+            return
+        operation.note(silent.node, "pending", now)
+        self.metrics.reroutes += 1
+        self._send(operation, lane, now)
+
+    # ---- attempts ----
+
+    def _is_full(self, operation: Operation) -> bool:
+        bounds = self._bounds
+        return (
+            len(self.pending) >= bounds.operations_in_flight
+            or self.bytes_in_flight + operation.size > bounds.bytes_in_flight
+        )
+
+    def _prepare(self, operation: Operation, now: float) -> None:
+        """Fix what all attempts share."""
+        operation.partition = self.router.partition(operation.keyspace, operation.key)
+        if self.session is not None and not operation.is_explicit:
+            operation.context, operation.watermark = self.session.recall(
+                operation.keyspace, operation.key, operation.partition
+            )
+        if operation.is_put:
+            operation.write_id = self._write_id()
+            operation.timestamp = self.clock.tick(now)
+            self._stamp_expiry(operation)
+
+    def _stamp_expiry(self, operation: Operation) -> None:
+        if operation.flags & PUT_DELETE:
+            return
+        topology = self.router.topology
+        settings = topology.keyspaces.get(operation.keyspace) if topology else None
+        ttl_ms = operation.ttl_ms or (settings.ttl_ms if settings else 0)
+        if ttl_ms:
+            operation.expires_ms = ms_of_hlc(operation.timestamp) + ttl_ms
+
+    def _write_id(self) -> bytes:
+        if not self._write_ids:
+            data = self._random_bytes(WRITE_ID_BYTES * _WRITE_IDS_AT_ONCE)
+            starts = range(0, len(data), WRITE_ID_BYTES)
+            self._write_ids = [data[start : start + WRITE_ID_BYTES] for start in starts]
+        return self._write_ids.pop()
+
+    def _attempt(self, operation: Operation, now: float) -> None:
+        lane = self.router.choose(operation)
+        if lane is None:
+            self._retry_later(operation, 0.0, now)
+        else:
+            self._send(operation, lane, now)
+
+    def _send(self, operation: Operation, lane: Lane, now: float) -> None:
+        operation.lane = lane
+        operation.attempts += 1
+        self.metrics.attempts += 1
+        lane.queue(operation, now)
+
+    def _reroute(self, operation: Operation, now: float) -> None:
+        self.metrics.reroutes += 1
+        operation.lane = None
+        self._attempt(operation, now)
+
+    def _retry_later(self, operation: Operation, at_least_s: float, now: float) -> None:
+        self.metrics.retries += 1
+        wait_s = at_least_s + backoff_s(operation.attempts, self._rng, self._bounds)
+        heappush(self._waiting, (now + wait_s, operation.id, operation))
+        self._set_alarm()
+
+    def _restamp(self, operation: Operation, now: float) -> None:
+        """Redo a put above what an owner holds: else it could be outlived by an older write."""
+        self.metrics.restamps += 1
+        is_queued = operation.lane is not None and operation in operation.lane.outbox
+        self._withdraw(operation)
+        del self.pending[operation.id]
+        # A new id: late answers to the write that was given up must not be taken for its answer.
+        operation.id = self._next_id
+        self._next_id += 1
+        self.pending[operation.id] = operation
+        self.clock.observe(operation.newer, now)
+        operation.newer = 0
+        operation.may_have_applied = True
+        operation.write_id = self._write_id()
+        operation.timestamp = self.clock.tick(now)
+        operation.context = operation.seen
+        operation.refused = ()
+        if not is_queued:  # else a hedge has yet to leave, and will leave as the new write
+            self._attempt(operation, now)
+
+    # ---- ends ----
+
+    def _finish(self, operation: Operation, error: KVError | None = None) -> None:
+        self._release(operation)
+        self._end(operation, error)
+
+    def _release(self, operation: Operation) -> None:
+        operation.is_done = True
+        del self.pending[operation.id]
+        self.bytes_in_flight -= operation.size
+        self._withdraw(operation)
+
+    def _withdraw(self, operation: Operation) -> None:
+        """Wait for no further answer. One still in an outbox does not leave any more."""
+        if operation.lane is not None:
+            operation.lane.unanswered.pop(operation.id, None)
+        for lane in operation.others:
+            lane.unanswered.pop(operation.id, None)
+        operation.others = ()
+
+    def _end(self, operation: Operation, error: KVError | None) -> None:
+        operation.is_done = True
+        operation.error = error
+        if error is not None and error.outcome == "uncertain":
+            self.metrics.uncertain += 1
+        waiter = operation.waiter
+        assert waiter is not None
+        if not waiter.done():
+            waiter.set_result(operation)
+
+    def _check(self) -> None:
+        assert all(not operation.is_done for operation in self.pending.values())
+        assert self.bytes_in_flight == sum(o.size for o in self.pending.values())
+        for lane in self.lanes:
+            lane.check()
+            assert lane.unanswered.keys() <= self.pending.keys()
+
+
+def _without(lanes: tuple[Lane, ...], gone: Lane) -> tuple[Lane, ...]:
+    return tuple(lane for lane in lanes if lane is not gone)

@@ -1,0 +1,147 @@
+"""What a refusal leads to: another attempt, and when, or an error, and which.
+
+Decides for one operation; pure. Laws: a write is `not applied` only if no attempt can have had an
+effect; no attempt begins after the deadline; retries after `Overloaded` stay within a share of all
+work.
+Tests: tests/unit/client/test_client_retry.py.
+Source: DESIGN.md, sections 2.3 and 6; Brooker, "Exponential Backoff And Jitter" (2015).
+Left out: which node is asked next (`routing`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from random import Random
+
+from kvclient import errors
+from kvclient.bounds import Bounds
+from kvclient.errors import KVError, Reply
+from kvclient.operation import Operation
+
+
+class Code(IntEnum):
+    """Why a node refused; the numbers are the wire's `ErrorCode`."""
+
+    UNSPECIFIED = 0
+    INVALID_REQUEST = 1
+    UNKNOWN_KEYSPACE = 2
+    UNAVAILABLE = 3
+    UNCERTAIN = 4
+    TIMEOUT = 5
+    OVERLOADED = 6
+    STORAGE_FULL = 7
+    CORRUPT_DATA = 8
+    UNAUTHENTICATED = 9
+    PERMISSION_DENIED = 10
+    STALE_EPOCH = 11
+    INTERNAL = 12
+
+
+FINAL: dict[Code, type[KVError]] = {
+    Code.INVALID_REQUEST: errors.InvalidRequest,
+    Code.UNKNOWN_KEYSPACE: errors.UnknownKeyspace,
+    Code.UNAUTHENTICATED: errors.Unauthenticated,
+    Code.PERMISSION_DENIED: errors.PermissionDenied,
+}
+"""No other node would answer differently."""
+
+ELSEWHERE: dict[Code, type[KVError]] = {
+    Code.STORAGE_FULL: errors.StorageFull,
+    Code.CORRUPT_DATA: errors.CorruptData,
+}
+"""Another node may do it; final once every node of the partition has said so."""
+
+EFFECT_POSSIBLE = frozenset({Code.UNCERTAIN, Code.TIMEOUT, Code.INTERNAL, Code.UNSPECIFIED})
+"""A write that got one of these may have been applied, whatever else the failure says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A node's failure of one attempt."""
+
+    code: Code
+    message: str
+    is_uncertain: bool = False
+    retry_after_ms: int = 0
+    replies: tuple[Reply, ...] = ()
+
+
+class Budget:
+    """Allows retries as a share of the operations that were begun, with some saved up."""
+
+    __slots__ = ("_most", "_share", "_tokens")
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._share = bounds.retry_share
+        self._most = bounds.retry_burst
+        self._tokens = bounds.retry_burst
+
+    def earn(self) -> None:
+        """Count an operation that begins."""
+        if self._tokens < self._most:
+            self._tokens += self._share
+
+    def spend(self) -> bool:
+        """Take one retry out; False if there is none."""
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+def backoff_s(attempts: int, rng: Random, bounds: Bounds) -> float:
+    """Return the wait after so many attempts: full jitter under a doubling cap."""
+    cap = min(bounds.retry_most_ms, bounds.retry_first_ms * 2 ** min(attempts - 1, 16))
+    return rng.uniform(0, cap) / 1000
+
+
+def error_now(
+    operation: Operation, refusal: Refusal, *, nodes: int, budget: Budget, now: float
+) -> KVError | None:
+    """Return the error if a refusal is the last word, None if another attempt makes sense.
+
+    `nodes` is how many could be asked.
+    """
+    if operation.may_have_applied:
+        return None if refusal.code not in FINAL else _uncertain(operation, refusal.message)
+    if (final := FINAL.get(refusal.code)) is not None:
+        return final(refusal.message, replies=operation.replies)
+    if (elsewhere := ELSEWHERE.get(refusal.code)) is not None and operation.attempts >= nodes:
+        return elsewhere(refusal.message, replies=operation.replies)
+    if refusal.code is Code.OVERLOADED:
+        after = refusal.retry_after_ms / 1000
+        if now + after >= operation.deadline or not budget.spend():
+            return errors.Overloaded(refusal.message, retry_after=after, replies=operation.replies)
+    return None
+
+
+def error_at_deadline(operation: Operation) -> KVError:
+    """Return what the caller may conclude when time is up."""
+    refusal: Refusal | None = operation.failure
+    waits = operation.lane is not None and operation.id in operation.lane.unanswered
+    pending = waits or bool(operation.others)
+    if operation.is_put:
+        if operation.may_have_applied or pending:
+            return _uncertain(operation, refusal.message if refusal else "no answer in time")
+        return _known(operation, refusal)
+    if pending or (refusal is not None and refusal.code is Code.TIMEOUT):
+        message = refusal.message if refusal else "no answer in time"
+        return errors.Timeout(message, replies=operation.replies)
+    return _known(operation, refusal)
+
+
+def _uncertain(operation: Operation, message: str) -> KVError:
+    return errors.Uncertain(message, replies=operation.replies)
+
+
+def _known(operation: Operation, refusal: Refusal | None) -> KVError:
+    """Time is up and nothing can have happened."""
+    if refusal is None:
+        return errors.Unavailable("no node could be reached in time", replies=operation.replies)
+    if (known := ELSEWHERE.get(refusal.code)) is not None:
+        return known(refusal.message, replies=operation.replies)
+    if refusal.code is Code.OVERLOADED:
+        after = refusal.retry_after_ms / 1000
+        return errors.Overloaded(refusal.message, retry_after=after, replies=operation.replies)
+    return errors.Unavailable(refusal.message, replies=operation.replies)

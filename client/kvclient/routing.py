@@ -1,0 +1,161 @@
+"""Who is asked first: the cluster's topology and the choice of a coordinator.
+
+Decides the node for each attempt. Laws: an owner that is ready comes before any other node; a node
+that refused this attempt, or still owes it an answer, is not asked again before the others were.
+Tests: tests/unit/client/test_client_routing.py.
+Source: DeCandia et al., "Dynamo" (2007), section 4.5 (partition-aware clients); DESIGN.md, 2.1 and
+2.9.
+Left out: computing ownership; the topology names each partition's nodes in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from kvclient.errors import InvalidRequest
+from kvclient.operation import Lane, LaneState, Operation
+from kvproto.token import partition_of, token
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A node as the topology knows it."""
+
+    id: str
+    number: int
+    address: str
+    rack: str = ""
+    weight: float = 1.0
+    state: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyspaceSettings:
+    """A keyspace and what its requests default to."""
+
+    name: str
+    n: int
+    r: int
+    w: int
+    is_sloppy: bool = True
+    resolve: str = "majority"
+    ttl_ms: int = 0
+    durability: str = "fsync"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topology:
+    """Who the members are and in which order they are asked for each partition.
+
+    Attributes:
+        partitions: a power of two.
+        walks: node numbers for each partition, in order of preference.
+    """
+
+    cluster_id: bytes
+    name: str
+    epoch: int
+    partitions: int
+    members: tuple[Member, ...]
+    keyspaces: Mapping[str, KeyspaceSettings] = field(default_factory=dict)
+    walks: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def partition_bits(self) -> int:
+        """log2 of the number of partitions."""
+        return self.partitions.bit_length() - 1
+
+
+class Router:
+    """For each partition all lanes, in the order in which they should be asked.
+
+    Cost: one tuple of all nodes for each partition, made anew at each topology.
+    """
+
+    def __init__(self) -> None:
+        self.topology: Topology | None = None
+        self._orders: list[tuple[Lane, ...]] = []
+        self._bits = 0
+
+    def install(self, topology: Topology, lanes: Mapping[int, Lane]) -> None:
+        """Route by a topology; `lanes` has one for each member's number."""
+        self.topology = topology
+        self._bits = topology.partition_bits
+        walks = topology.walks or ((),) * topology.partitions
+        self._orders = [
+            _order(walk, lanes, start=partition) for partition, walk in enumerate(walks)
+        ]
+
+    def partition(self, keyspace: str, key: bytes) -> int:
+        """Return the partition of a key."""
+        return partition_of(token(keyspace, key), self._bits)
+
+    def choose(self, operation: Operation) -> Lane | None:
+        """Return the lane for the next attempt, dialling owners on the way; None if all are out."""
+        order = self._orders[operation.partition]
+        lane = _first_ready(order, operation) or _least_bad(order, operation)
+        if lane is None and operation.refused:
+            operation.refused = ()  # all were asked: begin again
+            lane = _first_ready(order, operation) or _least_bad(order, operation)
+        return lane
+
+    def order(self, partition: int) -> tuple[Lane, ...]:
+        """Return all lanes in the order for a partition."""
+        return self._orders[partition]
+
+
+def _order(walk: Iterable[int], lanes: Mapping[int, Lane], *, start: int) -> tuple[Lane, ...]:
+    """The partition's own nodes, then the others, turned so that none is everyone's second."""
+    own = [lanes[number] for number in walk if number in lanes]
+    rest = [lane for lane in lanes.values() if lane not in own]
+    turn = start % len(rest) if rest else 0
+    return (*own, *rest[turn:], *rest[:turn])
+
+
+def _first_ready(order: tuple[Lane, ...], operation: Operation) -> Lane | None:
+    for lane in order:
+        if lane.state is LaneState.READY:
+            if lane not in operation.others and lane not in operation.refused:
+                return lane
+        elif lane.state is LaneState.IDLE:
+            lane.dial()
+    return None
+
+
+def _least_bad(order: tuple[Lane, ...], operation: Operation) -> Lane | None:
+    """Nobody is known to be well: rather a node that is being dialled than one that is silent."""
+    candidates = [
+        lane
+        for lane in order
+        if lane.state is not LaneState.DOWN
+        and lane not in operation.others
+        and lane not in operation.refused
+    ]
+    return min(candidates, key=_badness, default=None)
+
+
+def _badness(lane: Lane) -> int:
+    return lane.state
+
+
+def parse_seeds(seeds: str | Iterable[str]) -> tuple[str, ...]:
+    """Return addresses from one "host:port", a comma list of them, or an iterable.
+
+    Raises: InvalidRequest naming the part that is no address.
+    """
+    parts = seeds.split(",") if isinstance(seeds, str) else list(seeds)
+    addresses = tuple(dict.fromkeys(_address(part) for part in parts if part.strip()))
+    if not addresses:
+        raise InvalidRequest("no seed given: say where one node is, as host:port")
+    return addresses
+
+
+def _address(text: str) -> str:
+    text = text.strip()
+    host, colon, port = text.rpartition(":")
+    if colon and ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise InvalidRequest(f"seed {text!r}: write IPv6 as [address]:port")
+    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise InvalidRequest(f"seed {text!r} is not host:port")
+    return text

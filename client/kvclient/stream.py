@@ -1,0 +1,299 @@
+"""One node's Pipeline stream: dial, write frames, read frames, dial again.
+
+Carries out what a lane and the engine decide. Laws: at most one write is in progress; a stream that
+ends for whatever reason is reported to the engine exactly once; `close` leaves no task behind.
+Tests: tests/unit/client/test_client_stream.py.
+Source: DESIGN.md, sections 3 ("Wire") and 4.
+Left out: TLS and authentication, which come later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Protocol
+
+import grpc
+from google.protobuf.message import DecodeError
+from grpc import aio
+
+from kvclient import codec
+from kvclient.bounds import Bounds
+from kvclient.engine import Engine
+from kvclient.operation import Lane, LaneState
+from kvproto import kv_pb2 as pb
+
+PIPELINE = "/kvnode.v1.KV/Pipeline"
+GET_STATUS = "/kvnode.v1.Cluster/GetStatus"
+
+log = logging.getLogger("kvclient")
+
+Call = Any
+"""grpc.aio's StreamStreamCall; its type is generic in ways that say nothing here."""
+
+
+class Owner(Protocol):
+    """What a stream tells and asks the client that owns it."""
+
+    engine: Engine
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the client routes by; 0 for none."""
+        ...
+
+    def on_topology(self, message: pb.Topology) -> None:
+        """A node sent a newer topology."""
+        ...
+
+
+def open_channel(address: str, bounds: Bounds) -> aio.Channel:
+    """Return a channel of our own to an address; it dials when first used."""
+    return aio.insecure_channel(
+        address,
+        options=(
+            ("grpc.initial_reconnect_backoff_ms", int(bounds.reconnect_first_ms)),
+            ("grpc.max_reconnect_backoff_ms", int(bounds.reconnect_most_ms)),
+            ("grpc.min_reconnect_backoff_ms", int(bounds.reset_ms)),
+            ("grpc.max_send_message_length", bounds.message_bytes),
+            ("grpc.max_receive_message_length", bounds.message_bytes),
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.enable_retries", 0),
+            ("grpc.enable_http_proxy", 0),  # a proxy for the web is none for a store
+            ("grpc.service_config_disable_resolution", 1),
+        ),
+        compression=grpc.Compression.NoCompression,
+    )
+
+
+class NodeStream:
+    """Keeps one node's stream open, from the first `dial` until `close`."""
+
+    def __init__(
+        self,
+        owner: Owner,
+        node: str,
+        *,
+        number: int,
+        address: str,
+        bounds: Bounds,
+        channel: aio.Channel | None = None,
+    ) -> None:
+        self._owner = owner
+        self._engine = owner.engine
+        self._bounds = bounds
+        self._channel = channel
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[None] | None = None
+        self._probe: asyncio.Task[None] | None = None
+        self._call: Call = None
+        self._has_heard = False
+        self._wake: asyncio.Future[None] = self._loop.create_future()
+        self._timer: asyncio.TimerHandle | None = None
+        self.lane = Lane(
+            node,
+            number=number,
+            address=address,
+            wake=self._on_wake,
+            dial=self.dial,
+            bounds=bounds,
+        )
+
+    @property
+    def channel(self) -> aio.Channel | None:
+        """The connection in use, if there is one."""
+        return self._channel
+
+    def dial(self) -> None:
+        """Begin to connect, and stay connected. Idempotent."""
+        if self._task is None:
+            self.lane.state = LaneState.CONNECTING
+            self._task = self._loop.create_task(self._run(), name=f"kvclient {self.lane.node}")
+
+    def suspect(self) -> None:
+        """Ask the silent node until it answers; if it never does, connect anew."""
+        if self._probe is None or self._probe.done():
+            name = f"kvclient probe {self.lane.node}"
+            self._probe = self._loop.create_task(self._probe_until_heard(), name=name)
+
+    async def close(self) -> None:
+        """End the stream and its tasks."""
+        if self._timer is not None:
+            self._timer.cancel()
+        tasks = [task for task in (self._task, self._probe) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._close_channel()
+
+    # ---- connecting ----
+
+    async def _run(self) -> None:
+        wait_s = 0.0
+        while True:
+            await asyncio.sleep(wait_s)
+            self._has_heard = False
+            reason = await self._connect_and_converse()
+            self._engine.on_broken(self.lane, reason, self._loop.time())
+            if self._has_heard:
+                wait_s = 0.0
+            first, most = self._bounds.reconnect_first_ms, self._bounds.reconnect_most_ms
+            wait_s = min(max(wait_s * 2, first / 1000), most / 1000)
+
+    async def _connect_and_converse(self) -> str:
+        """Return why the stream ended."""
+        try:
+            channel = await self._connect()
+            self._call = channel.stream_stream(PIPELINE)()
+            self._engine.on_connected(self.lane, self._loop.time())
+            self._on_wake()
+            return await self._converse(self._call)
+        except aio.AioRpcError as error:
+            return f"unreached: {error.details() or error.code().name}"
+        except (aio.UsageError, asyncio.InvalidStateError) as error:
+            return f"unreached: {error}"  # the channel was closed under us, to connect anew
+        except DecodeError:
+            return "sent something that is no frame"
+        except codec.DECODE_ERRORS as error:
+            return f"sent a frame that contradicts itself: {error}"
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            return "unreached: the stream was given up"  # by the writer, which had failed
+        finally:
+            if self._call is not None:
+                self._call.cancel()
+                self._call = None
+
+    async def _connect(self) -> aio.Channel:
+        """Wait until the channel is ready, reporting the node down as soon as it refuses."""
+        if self._channel is None:
+            self._channel = open_channel(self.lane.address, self._bounds)
+        channel = self._channel
+        state = channel.get_state(try_to_connect=True)
+        while state is not grpc.ChannelConnectivity.READY:
+            if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                self._on_refused()
+            await channel.wait_for_state_change(state)
+            state = channel.get_state(try_to_connect=True)
+        return channel
+
+    def _on_refused(self) -> None:
+        if self.lane.state is not LaneState.DOWN:
+            self._engine.on_broken(self.lane, "unreached: cannot connect", self._loop.time())
+
+    async def _close_channel(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close()
+
+    # ---- frames ----
+
+    async def _converse(self, call: Call) -> str:
+        writer = self._loop.create_task(self._write(call))
+        try:
+            while True:
+                data = await call.read()
+                if data is aio.EOF:
+                    return "closed the stream"
+                self._on_frame(pb.PipelineResponse.FromString(data))
+        finally:
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
+
+    async def _write(self, call: Call) -> None:
+        """Write frames while some are due; the stream does not outlive this."""
+        try:
+            await self._write_frames(call)
+        except (aio.AioRpcError, asyncio.InvalidStateError):
+            pass  # the stream has ended, and the reader says why
+        except Exception:
+            log.exception("writer_failed", extra={"node": self.lane.node})
+        finally:
+            call.cancel()
+
+    async def _write_frames(self, call: Call) -> None:
+        lane, loop, metrics = self.lane, self._loop, self._engine.metrics
+        while True:
+            wait_s = lane.wait_s(loop.time())
+            if wait_s is None or wait_s > 0:
+                await self._sleep(wait_s)
+                continue
+            if operations := lane.take():
+                frame = codec.encode_frame(operations, epoch=self._owner.epoch, now=loop.time())
+                metrics.frames_sent += 1
+                await call.write(frame)
+
+    async def _sleep(self, wait_s: float | None) -> None:
+        """Sleep until something is queued or answered, or the time is over."""
+        self._wake = self._loop.create_future()
+        if wait_s is not None:
+            self._timer = self._loop.call_later(wait_s, self._on_wake)
+        try:
+            await self._wake
+        finally:
+            if wait_s is not None and self._timer is not None:
+                self._timer.cancel()
+
+    def _on_wake(self) -> None:
+        if not self._wake.done():
+            self._wake.set_result(None)
+
+    def _on_frame(self, response: pb.PipelineResponse) -> None:
+        engine, lane, now = self._engine, self.lane, self._loop.time()
+        engine.metrics.frames_received += 1
+        self._has_heard = True
+        engine.on_frame(lane, response.hlc, now)
+        if response.HasField("topology"):
+            self._owner.on_topology(response.topology)
+        if response.draining and lane.state < LaneState.DRAINING:
+            lane.state = LaneState.DRAINING
+        if response.HasField("gets"):
+            engine.on_gets(lane, codec.read_gets(response.gets, lane.unanswered))
+        if response.HasField("puts"):
+            engine.on_puts(lane, codec.read_puts(response.puts, lane.unanswered), now)
+        for failure in response.failures:
+            operation = lane.unanswered.pop(failure.id, None)
+            if operation is not None:
+                engine.on_refusal(lane, operation, codec.refusal_of(failure), now)
+        if lane.outbox:
+            self._on_wake()
+
+    # ---- silence ----
+
+    async def _probe_until_heard(self) -> None:
+        began = self._loop.time()
+        pause_s = self._bounds.probe_ms / 1000
+        while self.lane.state is LaneState.SUSPECTED:
+            if await self._answers(pause_s):
+                self._engine.on_frame(self.lane, 0, self._loop.time())
+            elif self._loop.time() - began >= self._bounds.reset_ms / 1000:
+                await self._reset()
+            else:
+                await asyncio.sleep(pause_s)
+
+    async def _answers(self, timeout_s: float) -> bool:
+        if self._channel is None:
+            return False
+        ask: Any = self._channel.unary_unary(GET_STATUS)
+        try:
+            await ask(b"", timeout=timeout_s)
+        except (aio.AioRpcError, aio.UsageError, asyncio.InvalidStateError):
+            return False
+        return True
+
+    async def _reset(self) -> None:
+        """Drop a connection that may be dead without knowing it."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await self._close_channel()
+        self._engine.on_broken(self.lane, "pending", self._loop.time())
+        self._task = self._loop.create_task(self._run(), name=f"kvclient {self.lane.node}")
+
+
+def _is_cancelled() -> bool:
+    """Whether this task is being cancelled, and not just a call that it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
