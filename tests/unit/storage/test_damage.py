@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -87,13 +88,25 @@ def test_a_log_cut_anywhere_in_its_last_record_opens_quietly_without_it(path: Pa
     record = len(content) // 4
     for cut in range(len(content) - record, len(content)):
         target = path.parent / f"cut-{cut}"
-        target.mkdir()
-        for file in log.parent.iterdir():
-            (target / file.name).write_bytes(file.read_bytes())
+        shutil.copytree(log.parent, target)
         (target / log.name).write_bytes(content[:cut])
         with opened(target) as engine:
             assert engine.damage == (), f"cut at {cut}"
             assert sorted(records(engine)) == [key(number) for number in range(3)], f"at {cut}"
+
+
+def test_a_large_record_cut_at_the_edge_of_a_log_block_opens_quietly_without_it(path: Path) -> None:
+    log = _copy_of_live_log(path, writes=2, value=b"v" * 100_000)
+    content = log.read_bytes()
+    block = 32_768
+    edges = [block * number for number in range(4, len(content) // block + 1)]
+    for cut in [edge + offset for edge in edges for offset in (-7, -1, 0, 1, 7)]:
+        target = path.parent / f"cut-{cut}"
+        shutil.copytree(log.parent, target)
+        (target / log.name).write_bytes(content[:cut])
+        with opened(target) as engine:
+            assert engine.damage == (), f"cut at {cut}"
+            assert list(records(engine)) == [key(0)], f"cut at {cut}"
 
 
 def test_a_bad_last_record_is_loud_and_loses_only_itself(path: Path) -> None:
