@@ -43,6 +43,7 @@ class Table(Generic[K]):
         self._columns: dict[K, dict[int, None]] = {column: dict[int, None]() for column in quota}
         self._room: dict[K, int] = dict(quota)
         self._kept: set[tuple[int, K]] = set()  # asked for membership only
+        self._dead: set[K] = set()  # the same: no chain through these ends in room
 
     def fill(self, old: Mapping[int, Sequence[K]]) -> None:
         """Meet all demands, holding on to as much of `old` as the quotas allow."""
@@ -112,6 +113,8 @@ class Table(Generic[K]):
 
     def _make_room(self, row: int) -> bool:
         """Fill one gap of `row` by moving others; say whether that could be done."""
+        if max(self._room.values()) <= 0:
+            return False
         return self._augment(row, sparing=True) or self._augment(row, sparing=False)
 
     def _augment(self, start: int, *, sparing: bool) -> bool:
@@ -122,7 +125,7 @@ class Table(Generic[K]):
         while queue:
             row = queue.popleft()
             for column in self._columns if self._options is None else self._options[row]:
-                if column in found_in or column in self.rows[row]:
+                if column in found_in or column in self._dead or column in self.rows[row]:
                     continue
                 found_in[column] = row
                 if self._room[column] > 0:
@@ -133,6 +136,8 @@ class Table(Generic[K]):
                     if other != start and other not in freed and not kept:
                         freed[other] = column
                         queue.append(other)
+        if not sparing:
+            self._dead.update(found_in)
         return False
 
     def _exchange(
