@@ -147,10 +147,11 @@ class Coordinator:
             self._answer(origin, refusal)
             return
         owners = self._owners(request.key, request.keyspace.n)
-        if self._replica.number not in owners:
+        if self._replica.number not in owners or not self._replica.has_fetched(request.key):
+            # Not fetched: this node owns the key only since a topology of this very turn.
             why = (ErrorCode.UNAVAILABLE, "no owner of the key can be reached")
             self._forward(origin, request, owners, *why)
-        elif self._replica.refuses is not None:
+        elif self._replica.refusal(is_delete=request.is_delete) is not None:
             why = (ErrorCode.STORAGE_FULL, "no space is left at this node")
             self._forward(origin, request, owners, *why)
         else:
@@ -182,7 +183,7 @@ class Coordinator:
             started_us=self._now,
         )
         self._operations[op_id] = op
-        self._wheel.add(request.deadline_us, op_id)
+        self._wake_at_deadline(request, op_id)
         message = ReplicaWrite(
             op_id, request.key, local.encoded, request.deadline_us, WriteKind.WRITE, local.index
         )
@@ -210,7 +211,7 @@ class Coordinator:
             return
         op_id = self._take_id()
         self._operations[op_id] = ForwardOp(request, origin, near[0])
-        self._wheel.add(request.deadline_us, op_id)
+        self._wake_at_deadline(request, op_id)
         self._out.send(near[0], request._replace(id=op_id))
 
     # ---- replies -------------------------------------------------------------------------
@@ -240,8 +241,9 @@ class Coordinator:
 
     def on_forward_reply(self, reply: PutResult | Failure) -> None:
         """The owner that coordinated a write for us has its outcome."""
-        op = self._operations.pop(reply.id, None)
+        op = self._operations.get(reply.id)
         if isinstance(op, ForwardOp):
+            del self._operations[reply.id]
             self._answer(op.origin, reply._replace(id=op.request.id))
 
     def on_peer_down(self, node: NodeNumber) -> None:
@@ -269,12 +271,12 @@ class Coordinator:
                     pass
                 case ReadOp():
                     op.on_wake(self._now, self)
+                case WriteOp() | ForwardOp() if self._now < op.request.deadline_us:
+                    self._wake_at_deadline(op.request, op_id)
                 case WriteOp():
-                    if self._now >= op.request.deadline_us:
-                        self._settle(op_id, op.on_deadline(self._now))
+                    self._settle(op_id, op.on_deadline(self._now))
                 case ForwardOp():
-                    if self._now >= op.request.deadline_us:
-                        self._lose_forward(op_id, op, "the deadline passed")
+                    self._lose_forward(op_id, op, "the deadline passed")
                 case _:
                     assert_never(op)
 
@@ -302,9 +304,8 @@ class Coordinator:
     def finish(self, op: ReadOp, decision: Decision, merged: Record) -> None:
         """Answer a read."""
         del self._operations[op.id]
-        now_ms = self.cluster_ms()
         request, winner = op.request, decision.winner
-        value = None if winner is None or winner.is_absence(now_ms) else winner.value
+        value = None if winner is None or winner.is_absence(op.judged_ms) else winner.value
         has_story = len(merged.versions) > 1 or op.repair_failed or request.explain
         context = b""
         if merged.context.vector or merged.context.dots:
@@ -350,6 +351,10 @@ class Coordinator:
         write = ReplicaWrite(_REPAIR_ID, key, data, deadline, WriteKind.REPAIR, 0)
         self._out.send(self._replica.number, write)
         return state
+
+    def _wake_at_deadline(self, request: ClientPut, op_id: int) -> None:
+        # In laps: most writes are long gone by their deadline, and the wheel forgets them sooner.
+        self._wheel.add(Instant(min(request.deadline_us, self._now + _LAP_US)), op_id)
 
     def _settle(self, op_id: int, result: PutResult | Failure | None) -> None:
         if result is None:
@@ -413,6 +418,7 @@ class Coordinator:
 
 _LAST_ID = (1 << 64) - 1
 _RETRY_MS = 20
+_LAP_US = 1_000_000
 
 
 def _not_applied(request: ClientPut, code: ErrorCode, text: str) -> Failure:

@@ -6,7 +6,7 @@ Tests: tests/unit/core/test_explain.py. Source: design, section 2.5, `explain`.
 from __future__ import annotations
 
 from kvnode.core.messages import Detail, NodeNumber, ReplicaReport, SiblingReport, Status
-from kvnode.core.read import ReadOp
+from kvnode.core.read import UNREADABLE, ReadOp
 from kvnode.core.record import DamagedRecord, decode
 from kvnode.core.resolve import Decision, counted_votes
 from kvnode.core.versions import Dot, Record
@@ -51,7 +51,7 @@ def _report(op: ReadOp, node: NodeNumber, votes: dict[int, Dot]) -> ReplicaRepor
     vote = name_dot(votes[node]) if node in votes else ""
     if reply is None:
         answer = op.failed.get(node, "not asked" if node not in op.asked else "pending")
-        checksum = "failed" if answer in ("abstained",) else "unknown"
+        checksum = "failed" if answer.startswith(UNREADABLE) else "unknown"
         latency = op.heard_at.get(node, 0)
         return ReplicaReport(node, answer, latency, (), vote, True, True, checksum)
     answer = "record" if reply.record else "absent"

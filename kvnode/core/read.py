@@ -29,11 +29,13 @@ from kvnode.core.messages import (
     ReplyReport,
     Status,
 )
-from kvnode.core.record import DamagedRecord, Encoded, core_of, decode, encode
+from kvnode.core.record import DamagedRecord, Encoded, core_of, decode, encode, fits
 from kvnode.core.resolve import Decision, decide, is_conflict
 from kvnode.core.topology import Resolve
 from kvnode.core.versions import EMPTY, Record, covers_all, sync
 
+UNREADABLE = ("abstained", "damaged")
+"""How the answers of owners begin that cannot read what they hold."""
 _SESSION_UNMET = "no owner that can be reached has all that this session has seen"
 
 
@@ -89,7 +91,6 @@ class ReadOp:
 
     __slots__ = (
         "_decision",
-        "_judged_ms",
         "_mending",
         "_merged",
         "_patience",
@@ -100,6 +101,7 @@ class ReadOp:
         "heard",
         "heard_at",
         "id",
+        "judged_ms",
         "mended",
         "origin",
         "owners",
@@ -135,7 +137,8 @@ class ReadOp:
         self._mending: list[NodeNumber] = []
         self._merged = EMPTY
         self._decision: Decision | None = None
-        self._judged_ms = 0
+        self.judged_ms = 0
+        """Cluster time at which expiry was judged: once."""
         self._patience = patience
         self._phase_ends_us = Instant(0)
         self._reachable = reachable
@@ -211,8 +214,8 @@ class ReadOp:
         return [n for n in self.asked if n not in self.heard and n not in self.failed]
 
     def is_awaiting(self, node: NodeNumber) -> bool:
-        """Say whether anything of this owner is still out."""
-        return node in self._mending or (node in self.asked and node not in self.heard)
+        """Say whether anything of this owner is still out, or may yet be asked for."""
+        return node in self._mending or (node in self.owners and node not in self.heard)
 
     def _evaluate(self, now: Instant, fx: ReadEffects) -> None:
         match self.phase:
@@ -229,14 +232,16 @@ class ReadOp:
 
     def _weigh(self, now: Instant, fx: ReadEffects) -> None:
         """Enough was heard: is it one answer?"""
-        if not self._merge(now, fx):
+        self._merge()
+        if self._believed() < self.request.r:
+            self._ask_on(now, fx)
             return
         if not self._covers_session():
             self._ask_for_session(now, fx)
             return
-        self._judged_ms = fx.cluster_ms()
+        self.judged_ms = fx.cluster_ms()
         majority = self.request.keyspace.resolve is Resolve.MAJORITY
-        if majority and is_conflict(self._merged, self._judged_ms):
+        if majority and is_conflict(self._merged, self.judged_ms):
             self._vote(now, fx)
         else:
             self._decide(now, fx)
@@ -253,18 +258,23 @@ class ReadOp:
             self._decide(now, fx)
 
     def _decide(self, now: Instant, fx: ReadEffects) -> None:
-        if self.phase is Phase.VOTING and not self._merge(now, fx):
-            return
+        if self.phase is Phase.VOTING:
+            self._merge()
         self._decision = decide(
             self._merged,
             owners=self.owners,
             unheard=len(self.owners) - self._believed(),
-            now_ms=self._judged_ms,
+            now_ms=self.judged_ms,
             resolve=self.request.keyspace.resolve,
         )
         self._mend(now, fx)
 
     def _mend(self, now: Instant, fx: ReadEffects) -> None:
+        if not fits(self._merged):
+            # No replica could store the join. A client must merge the siblings first.
+            self.repair_failed = True
+            self._finish(fx)
+            return
         stale = self._stale()
         if not stale:
             self._finish(fx)
@@ -287,25 +297,24 @@ class ReadOp:
         self.phase = Phase.DONE
         fx.finish(self, self._decision, self._merged)
 
-    def _merge(self, now: Instant, fx: ReadEffects) -> bool:
-        """Join what was heard; a reply that turns out damaged counts as an abstention.
-
-        Returns: False if the read has gone on from there by itself.
-        """
-        merged, last = EMPTY, b""
-        for node, reply in self.heard.items():
-            if not reply.record or (last and _core(reply.record) == last and _is_single(merged)):
-                continue
-            try:
-                merged = sync(merged, decode(self.request.key, reply.record))
-            except DamagedRecord as exc:
-                del self.heard[node]
-                self.failed[node] = f"damaged: {exc}"
-                self._evaluate(now, fx)
-                return False
-            last = core_of(reply.record)
+    def _merge(self) -> None:
+        """Join what was heard; a reply that turns out damaged counts as an abstention."""
+        records = [(node, reply.record) for node, reply in self.heard.items() if reply.record]
+        merged = EMPTY
+        for node, data in records:
+            merged = sync(merged, self._decoded(node, data))
+            # One version needs no votes: where all hold it under one context, one reply says all.
+            if len(merged.versions) == 1 and node in self.heard and _are_alike(data, records):
+                break
         self._merged = merged
-        return True
+
+    def _decoded(self, node: NodeNumber, data: Encoded) -> Record:
+        try:
+            return decode(self.request.key, data)
+        except DamagedRecord as exc:
+            del self.heard[node]
+            self.failed[node] = f"damaged: {exc}"
+            return EMPTY
 
     def _stale(self) -> list[NodeNumber]:
         cores = {node: _core(reply.record) for node, reply in self.heard.items()}
@@ -341,7 +350,7 @@ class ReadOp:
             missing -= self._ask(fx, missing)
         if missing <= 0:
             return
-        if any(answer != "unreached" for answer in self.failed.values()):
+        if any(answer.startswith(UNREADABLE) for answer in self.failed.values()):
             self._fail(fx, ErrorCode.CORRUPT_DATA, "too few owners can read what they hold", now)
         else:
             self._fail(fx, ErrorCode.UNAVAILABLE, "too few owners can be believed", now)
@@ -372,6 +381,7 @@ def _core(data: Encoded) -> bytes:
     return core_of(data) if data else b""
 
 
-def _is_single(record: Record) -> bool:
-    """One version needs no votes, so an equal core adds nothing."""
-    return len(record.versions) == 1
+def _are_alike(sound: Encoded, records: Sequence[tuple[NodeNumber, Encoded]]) -> bool:
+    """Say whether all begin with the core of a sound one; the others may be cut short."""
+    core = core_of(sound)
+    return all(data.startswith(core) for _, data in records)

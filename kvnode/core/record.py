@@ -77,11 +77,20 @@ def seal(
     )  # fmt: skip
 
 
+def fits(record: Record) -> bool:
+    """Say whether a record keeps within its bounds: only then can it be encoded."""
+    entries = len(record.context.vector) + len(record.context.dots)
+    return (
+        len(record.versions) <= SIBLINGS_MAX
+        and entries <= CONTEXT_ENTRIES_MAX
+        and len(record.votes) <= VOTES_MAX
+    )
+
+
 def encode(key: StorageKey, record: Record) -> Encoded:
     """Return the bytes of `record` under `key`."""
-    versions = record.versions
-    assert len(versions) <= SIBLINGS_MAX
-    context = record.context
+    assert fits(record)
+    versions, context = record.versions, record.context
     head = _HEAD.pack(FORMAT, len(versions), len(context.vector), len(context.dots))
     core = b"".join([head, encode_pairs(context), *map(_encode_meta, versions)])
     votes = _encode_votes(record)

@@ -18,7 +18,6 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from kvnode.core.batch import Family, WriteBatch
-from kvnode.core.bounds import CONTEXT_ENTRIES_MAX, SIBLINGS_MAX
 from kvnode.core.context import open_watermark
 from kvnode.core.floors import Floors
 from kvnode.core.hlc import Clock, Timestamp
@@ -34,7 +33,7 @@ from kvnode.core.messages import (
     Status,
     WriteKind,
 )
-from kvnode.core.record import DamagedRecord, Encoded, core_of, decode, encode, seal, verify
+from kvnode.core.record import DamagedRecord, Encoded, core_of, decode, encode, fits, seal, verify
 from kvnode.core.topology import Durability, Topology
 from kvnode.core.versions import (
     EMPTY,
@@ -133,8 +132,12 @@ class Replica:
                 del dirty[key]
 
     def has_fetched(self, key: StorageKey) -> bool:
-        """Say whether this turn sees the key's record."""
-        return key in self._records
+        """Say whether this turn sees the key's record, or that it cannot be read."""
+        return key in self._records or key in self._unreadable
+
+    def refusal(self, *, is_delete: bool) -> Status | None:
+        """Return why a write is refused at present. Deletes pass a full disk: they help."""
+        return None if is_delete and self.refuses is Status.REFUSED_FULL else self.refuses
 
     def is_dirty(self, key: StorageKey) -> bool:
         """Say whether what is held of the key could still be lost in a crash."""
@@ -164,8 +167,6 @@ class Replica:
         """Merge a state that another node sent; the reply waits for the log."""
         if now > request.deadline_us:
             return ReplicaWriteReply(request.id, Status.REFUSED_LATE, _NOTHING)
-        if self.refuses is not None:
-            return ReplicaWriteReply(request.id, self.refuses, _NOTHING)
         try:
             return self._merge(request)
         except Unreadable:
@@ -191,6 +192,8 @@ class Replica:
     def _merge(self, request: ReplicaWrite) -> ReplicaWriteReply:
         key = request.key
         theirs = decode(key, request.record)
+        if (refusal := self._refusal_of(request, theirs)) is not None:
+            return ReplicaWriteReply(request.id, refusal, _NOTHING)
         mine = self._load(key)
         if clashing := clashes(mine, theirs):
             self.alarms.append(f"one dot, two payloads: {clashing[0]}")
@@ -200,16 +203,25 @@ class Replica:
             merged = self._accepted(request, mine, theirs)
         else:
             merged = sync(mine, theirs)
+        encoded = self._store(key, merged, before=mine)
+        # Only now: a dot that was refused has not been here, and must not pass for superseded.
         for version in theirs.versions:
             self._count(key, version.dot)
             self.clock.observe(version.timestamp, self._wall_ms)
-        encoded = self._store(key, merged, before=mine)
         is_same = core_of(encoded) == core_of(request.record)
         return ReplicaWriteReply(request.id, Status.DONE, _NOTHING if is_same else encoded)
 
-    def _accepted(self, request: ReplicaWrite, mine: Record, theirs: Record) -> Record:
+    def _refusal_of(self, request: ReplicaWrite, theirs: Record) -> Status | None:
+        if request.kind is not WriteKind.WRITE:
+            return self.refuses
         if request.version >= len(theirs.versions):
             raise DamagedRecord("no version of that index")
+        written = theirs.versions[request.version]
+        if self.clock.is_too_far(written.timestamp, self._wall_ms):
+            return Status.REFUSED_SKEW
+        return self.refusal(is_delete=written.is_tombstone)
+
+    def _accepted(self, request: ReplicaWrite, mine: Record, theirs: Record) -> Record:
         written = theirs.versions[request.version].dot
         return with_vote(accept(mine, theirs, written), Vote(self.number, written))
 
@@ -250,8 +262,8 @@ class Replica:
         return data
 
     def _store(self, key: StorageKey, record: Record, *, before: Record) -> Encoded:
-        entries = len(record.context.vector) + len(record.context.dots)
-        if len(record.versions) > SIBLINGS_MAX or entries > CONTEXT_ENTRIES_MAX:
+        if not fits(record):
+            entries = len(record.context.vector) + len(record.context.dots)
             raise TooMany(f"{len(record.versions)} siblings, {entries} context entries")
         encoded = encode(key, record)
         self._records[key] = encoded
