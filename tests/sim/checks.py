@@ -1,0 +1,202 @@
+"""What must hold in a simulated cluster, checked while it runs and when it has healed.
+
+What it decides: which history is a violation (design, section 7). Values are unique, so a value
+names its write.
+Laws: a check never changes what happens; a violation is an AssertionError with the seed and the
+key's story. Its tests are tests/sim/test_mutants.py: what is never caught checks nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from kvnode.core.batch import Family, WriteBatch
+from kvnode.core.keys import StorageKey
+from kvnode.core.messages import NodeNumber
+from kvnode.core.record import core_of, decode
+from kvnode.core.versions import (
+    NOTHING_SEEN,
+    Context,
+    Dot,
+    Record,
+    check,
+    covers,
+    covers_all,
+    is_same_state,
+)
+from kvnode.storage.memory import MemoryEngine
+
+if TYPE_CHECKING:
+    from tests.sim.cluster import Cluster
+
+OK, NOT_APPLIED, UNCERTAIN, FAILED = "ok", "not applied", "uncertain", "failed"
+
+
+@dataclass(slots=True, eq=False)
+class Write:
+    """One put or delete as its caller sees it, over all its attempts."""
+
+    key: StorageKey
+    value: bytes | None
+    """None: a delete."""
+    is_explicit: bool
+    seen: Context
+    knows: frozenset[bytes | None]
+    """The values whose writes `seen` covers."""
+    began_us: int
+    write_ids: list[bytes] = field(default_factory=list)
+    stamps: list[int] = field(default_factory=list)
+    ended_us: int | None = None
+    outcome: str | None = None
+    acked_us: int | None = None
+    """When it was first acknowledged, perhaps to be stamped anew after that."""
+
+
+@dataclass(slots=True, eq=False)
+class Read:
+    """One get as its caller sees it."""
+
+    key: StorageKey
+    began_us: int
+    outcome: str | None = None
+    value: bytes | None = None
+    context: Context = NOTHING_SEEN
+    values: frozenset[bytes | None] = frozenset()
+    """All survivors that it told of."""
+    repaired: tuple[NodeNumber, ...] = ()
+
+
+class Watch:
+    """Sees every write to a disk and every operation of a client."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.writes: list[Write] = []
+        self.reads: list[Read] = []
+        self.dots: dict[bytes, set[Dot]] = {}
+        """The dots of each client write."""
+        self._cluster = cluster
+        self._payloads: dict[tuple[StorageKey, Dot], int] = {}
+        self._known: dict[tuple[NodeNumber, StorageKey], Context] = {}
+
+    def on_start(self, node: NodeNumber) -> None:
+        """A life begins: what it has seen, it may have lost with its log."""
+        self._known = {place: seen for place, seen in self._known.items() if place[0] != node}
+
+    def on_write(self, node: NodeNumber, engine: MemoryEngine, batch: WriteBatch) -> None:
+        """Check what a node is about to store."""
+        for family, name, data in batch.changes:
+            if family is Family.RECORDS and data is not None:
+                key = StorageKey(name)
+                record = decode(key, data)
+                self._cluster.tell("store", node, Stored(key, record))
+                self._check_record(node, key, record)
+
+    def _check_record(self, node: NodeNumber, key: StorageKey, record: Record) -> None:
+        check(record)
+        for version in record.versions:
+            self.dots.setdefault(version.write_id, set()).add(version.dot)
+            known = self._payloads.setdefault((key, version.dot), version.checksum)
+            if known != version.checksum:
+                self._cluster.fail(key, f"invariant 3: {version.dot} names two payloads")
+        if not covers_all(record.context, self._known.get((node, key), NOTHING_SEEN)):
+            self._cluster.fail(key, f"invariant 4: what node {node} has seen has shrunk")
+        self._known[node, key] = record.context
+
+    def check_read(self, read: Read) -> None:
+        """Invariants 2, 5 and 6: is this an answer that a reader may get?"""
+        if read.outcome != OK:
+            return
+        before = [w for w in self._acknowledged(read.key) if w.ended_us < read.began_us]  # type: ignore[operator]
+        candidates = [w for w in self._of(read.key) if w.value == read.value]
+        if read.value is None and not before:
+            return
+        if not candidates:
+            self._cluster.fail(read.key, f"invariant 5: read {read.value!r}, which nobody wrote")
+        if all(self._is_out(each, before) for each in candidates):
+            told = [(w.value, w.outcome) for w in before]
+            self._cluster.fail(
+                read.key, f"invariant 2, 5 or 6: read {read.value!r} begun after {told}"
+            )
+
+    def check_all_reads(self) -> None:
+        """Check every read again, now that all outcomes are known."""
+        for read in self.reads:
+            self.check_read(read)
+
+    def check_durable(self, key: StorageKey) -> None:
+        """Invariants 1 and 8, for owners that have all been mended."""
+        states = dict(self._states(key))
+        joined = next(iter(states.values()))
+        if any(not is_same_state(joined, state) for state in states.values()):
+            self._cluster.fail(key, f"invariant 8: owners differ after healing: {states}")
+        for write in self._acknowledged(key):
+            dots = sorted(dot for name in write.write_ids for dot in self.dots.get(name, ()))
+            if not any(covers(joined.context, dot) for dot in dots):
+                self._cluster.fail(key, f"invariant 1: {write.value!r} is gone without a trace")
+            live = {version.write_id for version in joined.versions}
+            if not live & set(write.write_ids) and not self._has_successor(write):
+                self._cluster.fail(key, f"invariant 1: nothing superseded {write.value!r}")
+
+    def _states(self, key: StorageKey) -> Iterator[tuple[NodeNumber, Record]]:
+        for node in self._cluster.owners(key):
+            (data,) = self._cluster.hosts[node].engine.multi_get(Family.RECORDS, [key])
+            assert data is None or isinstance(data, bytes)
+            yield node, decode(key, data) if data else Record(NOTHING_SEEN, (), ())
+
+    def _of(self, key: StorageKey) -> list[Write]:
+        return [write for write in self.writes if write.key == key]
+
+    def _acknowledged(self, key: StorageKey) -> list[Write]:
+        return [write for write in self._of(key) if write.outcome == OK]
+
+    def _is_out(self, write: Write, acknowledged: list[Write]) -> bool:
+        """Say whether no reader may be given this write after those acknowledged ones."""
+        if write.outcome == NOT_APPLIED:
+            return True
+        return any(self._supersedes(later, write) for later in acknowledged)
+
+    @staticmethod
+    def _supersedes(later: Write, write: Write) -> bool:
+        if later is write:
+            return False
+        if write.value is not None and write.value in later.knows:
+            return True
+        ended = write.ended_us if write.outcome == OK else None
+        return not later.is_explicit and ended is not None and ended < later.began_us
+
+    def _has_successor(self, write: Write) -> bool:
+        return any(
+            write.value in other.knows
+            or self._cluster_covers(other, write)
+            or (not other.is_explicit and max(other.stamps) > min(write.stamps))
+            for other in self._of(write.key)
+            if other is not write and other.stamps
+        )
+
+    def _cluster_covers(self, other: Write, write: Write) -> bool:
+        dots = (dot for name in write.write_ids for dot in self.dots.get(name, ()))
+        return any(covers(other.seen, dot) for dot in dots)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What one store held after a turn, as a story tells it."""
+
+    key: StorageKey
+    record: Record
+
+    def __repr__(self) -> str:
+        versions = [(v.dot, v.timestamp, bytes(v.value[:16])) for v in self.record.versions]
+        context = (sorted(self.record.context.vector.items()), sorted(self.record.context.dots))
+        return f"holds {versions} under {context} with votes {list(map(tuple, self.record.votes))}"
+
+
+def cores(cluster: Cluster, key: StorageKey) -> dict[NodeNumber, bytes]:
+    """Return what each owner holds, votes and values aside."""
+    found = {}
+    for node in cluster.owners(key):
+        (data,) = cluster.hosts[node].engine.multi_get(Family.RECORDS, [key])
+        found[node] = core_of(data) if isinstance(data, bytes) else b""
+    return found

@@ -1,0 +1,373 @@
+"""A whole cluster in one thread: the real core, the memory engine, virtual time, one seed.
+
+What it decides: the order of everything that happens. The nodes decide all else, and what a driver
+must do for them (kvnode.core.node) is done here as the runtime does it: records are fetched for a
+turn, its batch is written, what is held leaves when a flush has ended.
+Laws: the same seed and the same calls give the same trace; time moves only in `run`; a crash keeps
+nothing that was not flushed, but for a prefix that chance decides; every life has an actor of its
+own. Its tests are tests/sim/test_cluster.py. Left out: torn writes, clocks that jump, a full disk
+(the full simulator grows from here).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import itertools
+import random
+from collections.abc import Callable
+
+from kvnode.core.batch import Family, WriteBatch
+from kvnode.core.bounds import Limits
+from kvnode.core.floors import Floors
+from kvnode.core.keys import StorageKey
+from kvnode.core.messages import (
+    ClientPut,
+    Event,
+    Failure,
+    Instant,
+    NodeNumber,
+    PeerDown,
+    PeerMessage,
+    PeerReplies,
+    PeerRequests,
+    PeerUp,
+    PutResult,
+    ReplicaRead,
+    ReplicaReadReply,
+    ReplicaWrite,
+    ReplicaWriteReply,
+    Result,
+    SyncedUpTo,
+)
+from kvnode.core.node import Node
+from kvnode.core.topology import Keyspace, Member, NodeId, Topology
+from kvnode.storage.memory import MemoryEngine
+from kvnode.storage.port import ReadFailure
+from tests.sim.checks import Watch
+from tests.sim.network import Network
+
+CLUSTER_KEY = b"simulated cluster key, 32 bytes."
+BIRTH_MS = 1_700_000_000_000
+PARTITIONS = 8
+_SCAN = 1_000
+
+
+class Host:
+    """One node: its store outlives its lives."""
+
+    def __init__(self, world: Cluster, number: NodeNumber) -> None:
+        self.number = number
+        self.engine = MemoryEngine()
+        self.ahead_ms = 0
+        """How far its physical clock is ahead of true time."""
+        self.flush_us = 3_000
+        self.is_proven = True
+        self.life: Node | None = None
+        self._world = world
+        self._inbox: list[Event] = []
+        self._held: list[tuple[NodeNumber, PeerMessage]] = []
+        self._is_due = False
+        self._is_flushing = False
+        self._lives = 0
+
+    def start(self) -> None:
+        """Begin a new life on what the store holds."""
+        world = self._world
+        assert self.life is None
+        self._lives += 1
+        floors = Floors()
+        floors.load(self.engine.scan(Family.FLOORS, b"", None, _SCAN))
+        self.life = Node(
+            number=self.number,
+            actor=world.new_actor(self.number),
+            topology=world.topology,
+            limits=world.limits,
+            cluster_key=CLUSTER_KEY,
+            floors=floors,
+        )
+        self.life.replica.is_proven = self.is_proven
+        world.tell("start", self.number, f"{self.life.replica.actor:x}")
+        world.watch.on_start(self.number)
+        for other in world.hosts.values():
+            if other.life is not None and other is not self:
+                world.link_up(self.number, other.number)
+
+    def kill(self) -> None:
+        """End this life at once; chance says how much of the unflushed log was kept."""
+        assert self.life is not None
+        world = self._world
+        keep = world.chance("crash").randint(0, self.engine.written - self.engine.durable)
+        self.engine.crash(keep=keep)
+        self.life = None
+        self._inbox, self._held = [], []
+        self._is_due = self._is_flushing = False
+        world.tell("kill", self.number, keep)
+        for other in world.hosts.values():
+            if other is not self:
+                world.link_down(other.number, self.number)
+
+    def wipe(self) -> None:
+        """Lose the disk (of a node that is not running): what it held is no longer proven."""
+        assert self.life is None
+        self.engine = MemoryEngine()
+        self.is_proven = False
+        self._world.tell("wipe", self.number)
+
+    def hear(self, event: Event) -> None:
+        """Take note of an event; the turn comes as soon as whatever happens now is over."""
+        if self.life is None:
+            return
+        self._inbox.append(event)
+        if not self._is_due:
+            self._is_due = True
+            self.later(0, self._turn)
+
+    def later(self, delay_us: int, act: Callable[[], None]) -> None:
+        """Do something later, unless this life has ended by then."""
+        life = self._lives
+        self._world.later(delay_us, lambda: act() if self.is_life(life) else None)
+
+    def is_life(self, number: int) -> bool:
+        """Say whether this is still that life."""
+        return self.life is not None and self._lives == number
+
+    def _turn(self) -> None:
+        life, world = self.life, self._world
+        assert life is not None
+        events, self._inbox = self._inbox, []
+        self._is_due = False
+        keys = life.plan(events)
+        found = self.engine.multi_get(Family.RECORDS, keys)
+        failed = frozenset(k for k, v in zip(keys, found, strict=True) if self._is_failure(v))
+        records = {k: v for k, v in zip(keys, found, strict=True) if isinstance(v, bytes)}
+        turn = life.apply(
+            events,
+            {key: records.get(key) for key in keys},
+            unreadable=failed,
+            now=Instant(world.now_us),
+            wall_ms=world.wall_ms + self.ahead_ms,
+        )
+        if turn.batch:
+            self._write(turn.batch)
+        self._send(turn.out.peers, turn.out.held_peers)
+        for session, results in turn.out.clients.items():
+            world.answer(self.number, session, results)
+        self._wake()
+
+    @staticmethod
+    def _is_failure(found: bytes | ReadFailure | None) -> bool:
+        """Read failures are told from absences here and nowhere else (a mutant confuses them)."""
+        return isinstance(found, ReadFailure)
+
+    def _write(self, batch: WriteBatch) -> None:
+        self._world.watch.on_write(self.number, self.engine, batch)
+        self.engine.write(batch)
+        if not self._is_flushing:
+            self._is_flushing = True
+            self.later(self.flush_us, self._flush)
+
+    def _flush(self) -> None:
+        assert self.life is not None
+        self._is_flushing = False
+        self.engine.flush()
+        held, self._held = self._held, []
+        for target, message in held:
+            self._world.network.send(self.number, target, message)
+        self.hear(SyncedUpTo(self.life.replica.turn))
+
+    def _send(
+        self,
+        boxes: dict[NodeNumber, list[PeerMessage]],
+        held: dict[NodeNumber, list[PeerMessage]],
+    ) -> None:
+        for target, messages in boxes.items():
+            for message in messages:
+                self._world.network.send(self.number, target, message)
+        waiting = [(target, message) for target, queue in held.items() for message in queue]
+        if self.engine.durable < self.engine.written:
+            self._held += waiting
+            return
+        for target, message in waiting:
+            self._world.network.send(self.number, target, message)
+
+    def _wake(self) -> None:
+        assert self.life is not None
+        at = self.life.coordinator.next_wake()
+        if at is not None and not self._is_due:
+            self.later(max(0, at - self._world.now_us), self._turn_if_idle)
+
+    def _turn_if_idle(self) -> None:
+        if not self._is_due:
+            self._turn()
+
+
+class Cluster:
+    """Nodes 1 to `nodes`, all started and linked."""
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        nodes: int = 5,
+        keyspace: Keyspace | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.seed = seed
+        self.now_us = 0
+        self.limits = limits or Limits()
+        self.keyspace = keyspace or Keyspace(name="default")
+        self.topology = _topology(nodes, self.keyspace)
+        self.watch = Watch(self)
+        self.stories: dict[bytes, list[str]] = {}
+        self.clients: dict[int, Callable[[NodeNumber, Result], None]] = {}
+        self._trace = hashlib.blake2b(digest_size=16)
+        self._streams: dict[str, random.Random] = {}
+        self._order = itertools.count()
+        self._agenda: list[tuple[int, int, Callable[[], None]]] = []
+        self.network = Network(nodes=nodes, seed=seed, schedule=self.later, deliver=self._deliver)
+        self.hosts = {number: Host(self, number) for number in range(1, nodes + 1)}
+        for host in self.hosts.values():
+            host.start()
+
+    # ---- time and chance -----------------------------------------------------------------
+
+    @property
+    def wall_ms(self) -> int:
+        """True time, ms since 1970."""
+        return BIRTH_MS + self.now_us // 1_000
+
+    def chance(self, purpose: str) -> random.Random:
+        """Return the stream of chance for one purpose."""
+        if purpose not in self._streams:
+            self._streams[purpose] = random.Random(f"{self.seed} {purpose}")
+        return self._streams[purpose]
+
+    def new_actor(self, number: NodeNumber) -> int:
+        """Return a fresh 64-bit actor for a life."""
+        return self.chance(f"actor {number}").getrandbits(64) | 1
+
+    def later(self, delay_us: int, act: Callable[[], None]) -> None:
+        """Put something on the agenda."""
+        heapq.heappush(self._agenda, (self.now_us + delay_us, next(self._order), act))
+
+    def run(self, for_us: int, until: Callable[[], bool] = lambda: False) -> bool:
+        """Let time pass, until `until` holds; returns whether it does."""
+        end = self.now_us + for_us
+        while not until():
+            if not self._agenda or self._agenda[0][0] > end:
+                self.now_us = end
+                return until()
+            self.now_us, _, act = heapq.heappop(self._agenda)
+            act()
+        return True
+
+    # ---- links ---------------------------------------------------------------------------
+
+    def cut(self, a: NodeNumber, b: NodeNumber, *, one_way: bool = False) -> None:
+        """Cut the link from a to b (and back); both notice after the silence."""
+        self.tell("cut", a, b, one_way)
+        self.network.links[a, b].is_cut = True
+        self.network.links[b, a].is_cut |= not one_way
+        self.link_down(a, b)
+        self.link_down(b, a)
+
+    def isolate(self, node: NodeNumber) -> None:
+        """Cut a node off from all others."""
+        for other in self.hosts:
+            if other != node:
+                self.cut(node, other)
+
+    def heal(self) -> None:
+        """Mend all links."""
+        self.tell("heal")
+        for (a, b), link in self.network.links.items():
+            was_cut, link.is_cut = link.is_cut, False
+            if was_cut:
+                self.link_up(a, b)
+
+    def link_down(self, at: NodeNumber, peer: NodeNumber) -> None:
+        """Have a node notice, in a while, that a peer is out of reach."""
+        delay = self.limits.silence_ms * 1_000
+        self.hosts[at].later(delay, lambda: self._notice_down(at, peer))
+
+    def link_up(self, a: NodeNumber, b: NodeNumber) -> None:
+        """Tell two nodes that the link between them is open, if it is and both live."""
+        if self._is_linked(a, b):
+            self.hosts[a].hear(PeerUp(b))
+            self.hosts[b].hear(PeerUp(a))
+
+    def _is_linked(self, a: NodeNumber, b: NodeNumber) -> bool:
+        alive = self.hosts[a].life is not None and self.hosts[b].life is not None
+        return alive and self.network.is_open(a, b)
+
+    def _notice_down(self, at: NodeNumber, peer: NodeNumber) -> None:
+        if not self._is_linked(at, peer):
+            self.hosts[at].hear(PeerDown(peer))
+
+    def _deliver(self, source: NodeNumber, target: NodeNumber, message: PeerMessage) -> None:
+        self.tell("message", source, target, message)
+        self.hosts[target].hear(_event(source, message))
+
+    # ---- clients and the story -------------------------------------------------------------
+
+    def answer(self, node: NodeNumber, session: int, results: list[Result]) -> None:
+        """Carry results to a client: a while later, and lost if the node dies meanwhile."""
+        delay = self.chance("clients").randint(100, 1_000)
+        for result in results:
+            self.tell("answer", node, session, result)
+            hear = self.clients[session]
+            self.hosts[node].later(delay, lambda hear=hear, it=result: hear(node, it))  # type: ignore[misc]
+
+    def owners(self, key: StorageKey) -> tuple[NodeNumber, ...]:
+        """Return the numbers of a key's owners."""
+        partition = int.from_bytes(key[:8], "big") >> (64 - self.topology.partition_bits)
+        return self.topology.owner_numbers[partition][: self.keyspace.n]
+
+    def tell(self, what: str, *facts: object) -> None:
+        """Add to the trace, and to the story of the key that it is about."""
+        line = f"{self.now_us:>10} {what} {' '.join(map(repr, facts))}"
+        self._trace.update(line.encode() + b"\n")
+        for fact in facts:
+            key = getattr(fact, "key", None)
+            if key is not None:
+                self.stories.setdefault(key, []).append(line)
+
+    def digest(self) -> str:
+        """Return the hash of all that happened."""
+        return self._trace.hexdigest()
+
+    def fail(self, key: StorageKey, claim: str) -> None:
+        """Report a broken invariant with the seed and the key's story."""
+        story = "\n".join(self.stories.get(key, [])[-80:])
+        raise AssertionError(f"seed {self.seed}: {claim}\nstory of {key!r}:\n{story}")
+
+
+def _event(source: NodeNumber, message: PeerMessage) -> Event:
+    match message:
+        case ReplicaWrite():
+            return PeerRequests(source, writes=(message,))
+        case ReplicaRead():
+            return PeerRequests(source, reads=(message,))
+        case ClientPut():
+            return PeerRequests(source, forwards=(message,))
+        case ReplicaWriteReply():
+            return PeerReplies(source, writes=(message,))
+        case ReplicaReadReply():
+            return PeerReplies(source, reads=(message,))
+        case PutResult() | Failure():
+            return PeerReplies(source, forwards=(message,))
+
+
+def _topology(nodes: int, keyspace: Keyspace) -> Topology:
+    members = [
+        Member(id=NodeId(f"n{number}"), number=number, address=f"sim:{number}")
+        for number in range(1, nodes + 1)
+    ]
+    return Topology.at_birth(
+        cluster_id=b"simulated cluste",
+        name="sim",
+        partitions=PARTITIONS,
+        members=members,
+        keyspaces=[keyspace],
+    )

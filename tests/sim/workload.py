@@ -1,0 +1,151 @@
+"""Clients and faults for one simulated cluster, and the end at which everything must be well.
+
+What it decides: which operation or fault comes next, in `chaos` by chance; in the state machine of
+tests/sim/test_cluster_machine.py hypothesis calls the same methods.
+Laws: faults never take away every copy of what was acknowledged (a kill keeps what was flushed, and
+no disk is wiped here); `finish` heals, reads every key at all owners, and checks all of history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kvnode.core.keys import encode_key
+from kvnode.core.messages import NodeNumber
+from kvnode.core.topology import Keyspace
+from tests.sim.checks import OK, Read, Write
+from tests.sim.client import Client
+from tests.sim.cluster import Cluster
+
+KEYS = (b"a", b"b")
+_LAGS_MS = (0, 0, 2_000, 20_000)
+_SETTLE_US = 12_000_000
+
+
+class Trial:
+    """A cluster with some clients, of which some have clocks that lag."""
+
+    def __init__(self, seed: int, *, nodes: int = 5, keyspace: Keyspace | None = None) -> None:
+        self.cluster = Cluster(seed, nodes=nodes, keyspace=keyspace)
+        self.clients = [Client(self.cluster, i, lag_ms=lag) for i, lag in enumerate(_LAGS_MS)]
+        self.last_read: dict[tuple[int, bytes], Read] = {}
+        self._values = 0
+        self.cluster.run(10_000)
+
+    def put(self, client: int, key: bytes, *, wait: bool = True) -> Write:
+        """Put a value that no other put has."""
+        return self.clients[client].put(key, self._next_value(), wait=wait)
+
+    def put_over(self, client: int, key: bytes) -> Write | None:
+        """Put with the context of that client's last read, explicitly."""
+        read = self.last_read.get((client, key))
+        if read is None:
+            return None
+        return self.clients[client].put(key, self._next_value(), context=read)
+
+    def delete(self, client: int, key: bytes) -> Write:
+        """Delete."""
+        return self.clients[client].delete(key)
+
+    def get(self, client: int, key: bytes, *, at: NodeNumber | None = None) -> Read:
+        """Read, and remember it for `put_over`."""
+        read = self.clients[client].get(key, at=at)
+        if read.outcome == OK:
+            self.last_read[client, key] = read
+        return read
+
+    def cut(self, a: NodeNumber, b: NodeNumber, *, one_way: bool = False) -> None:
+        """Cut the link between two nodes."""
+        if a != b:
+            self.cluster.cut(a, b, one_way=one_way)
+
+    def shake(self, drops: float, duplicates: float) -> None:
+        """Make every link lose and double messages from now on."""
+        for link in self.cluster.network.links.values():
+            link.drops, link.duplicates = drops, duplicates
+
+    def kill(self, node: NodeNumber) -> None:
+        """Kill a node, if it lives."""
+        host = self.cluster.hosts[node]
+        if host.life is not None:
+            host.kill()
+
+    def start(self, node: NodeNumber) -> None:
+        """Start a node, if it is dead."""
+        host = self.cluster.hosts[node]
+        if host.life is None:
+            host.start()
+
+    def wait(self, for_ms: int) -> None:
+        """Let time pass."""
+        self.cluster.run(for_ms * 1_000)
+
+    def finish(self) -> None:
+        """Heal, wait for what is under way, mend every key at all owners, check everything."""
+        cluster = self.cluster
+        self.shake(0, 0)
+        cluster.heal()
+        for node in cluster.hosts:
+            self.start(node)
+        cluster.run(_SETTLE_US)
+        for key in KEYS:
+            self._mend(key)
+        cluster.watch.check_all_reads()
+        self._check_idle()
+
+    def _mend(self, key: bytes) -> None:
+        name = encode_key(self.cluster.keyspace.name, key)
+        n = self.cluster.keyspace.n
+        answers = [self.clients[0].get(key, r=n), self.clients[1].get(key, r=n)]
+        if any(read.outcome != OK for read in answers):
+            self.cluster.fail(name, "a healed cluster gives no answer")
+        if answers[0].value != answers[1].value:
+            self.cluster.fail(name, "invariant 7: two full reads differ, with no write between")
+        if answers[1].repaired:
+            self.cluster.fail(name, "invariant 8: a mended key was mended again")
+        self.cluster.watch.check_durable(name)
+
+    def _check_idle(self) -> None:
+        """Invariant 9 and 8: what a node holds for operations goes back to nothing."""
+        for host in self.cluster.hosts.values():
+            life = host.life
+            assert life is not None
+            assert life.coordinator.in_flight == 0, self.cluster.seed
+            life.replica.floors.check()
+
+    def _next_value(self) -> bytes:
+        self._values += 1
+        return b"v%d" % self._values
+
+
+def chaos(seed: int, *, steps: int = 40, keyspace: Keyspace | None = None) -> Trial:
+    """Run a random history to its checked end."""
+    trial = Trial(seed, keyspace=keyspace)
+    chance = trial.cluster.chance("workload")
+    trial.shake(chance.choice((0.0, 0.02)), chance.choice((0.0, 0.05)))
+    for _ in range(steps):
+        _step(trial)
+    trial.finish()
+    return trial
+
+
+def _step(trial: Trial) -> None:
+    """Do one thing; reads and writes are most of it."""
+    chance = trial.cluster.chance("workload")
+    client, key = chance.randrange(len(trial.clients)), chance.choice(KEYS)
+    nodes = sorted(trial.cluster.hosts)
+    a, b = chance.sample(nodes, 2)
+    actions: list[tuple[int, Callable[[], object]]] = [
+        (6, lambda: trial.put(client, key, wait=chance.random() < 0.7)),
+        (3, lambda: trial.put_over(client, key)),
+        (1, lambda: trial.delete(client, key)),
+        (7, lambda: trial.get(client, key)),
+        (2, lambda: trial.cut(a, b, one_way=chance.random() < 0.3)),
+        (2, trial.cluster.heal),
+        (2, lambda: trial.kill(a)),
+        (3, lambda: [trial.start(node) for node in nodes]),
+        (2, lambda: trial.wait(chance.choice((1, 30, 1_200)))),
+    ]
+    weights = [weight for weight, _ in actions]
+    (_, act) = chance.choices(actions, weights)[0]
+    act()
