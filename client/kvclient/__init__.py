@@ -8,6 +8,7 @@
 protobuf and mmh3, and nothing of the node.
 """
 
+from kvclient import _quiet  # noqa: F401 -- before anything imports grpc
 from kvclient.aio import AsyncClient, AsyncKeyspace
 from kvclient.api import Client, Keyspace
 from kvclient.bounds import Bounds

@@ -2,7 +2,7 @@
 
 Decides when that thread runs and how calls get into it. Laws: it runs while at least one client is
 open; many submissions cost one wake-up; after a fork nothing waits for a thread that is not there.
-Tests: tests/unit/client/test_client_thread.py.
+Tests: tests/unit/client/test_thread.py.
 Source: DESIGN.md, section 6 ("safe to use from threads; after a fork it says so rather than hang").
 Left out: AsyncClient, which lives in its caller's loop.
 """
@@ -22,17 +22,26 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+FORKED = (
+    "gRPC does not survive a fork: make the client in the child process, before any in its parent, "
+    "or start processes by spawn (multiprocessing.set_start_method)"
+)
+
+
 class _Process:
     """What this process has one of."""
 
     def __init__(self) -> None:
         self.generation = 0
+        self.is_used = False
+        self.is_lost = False
         self.thread: LoopThread | None = None
         self.lock = threading.Lock()
 
     def on_fork(self) -> None:
         """In the child: the thread stayed behind, and the lock may be held for ever."""
         self.generation += 1
+        self.is_lost = self.is_lost or self.is_used
         self.thread = None
         self.lock = threading.Lock()
 
@@ -46,18 +55,28 @@ def generation() -> int:
     return _process.generation
 
 
-class PollerNoise(logging.Filter):
-    """Keeps one known complaint of grpc.aio from the user's stderr.
+def use() -> None:
+    """Say that gRPC is about to run here. Raises: RuntimeError where it cannot run any more."""
+    if _process.is_lost:
+        raise RuntimeError(FORKED)
+    _process.is_used = True
 
-    With several event loops in a process, its poller wakes them all and only one finds something to
-    read; asyncio then logs the others' BlockingIOError. It means nothing.
+
+class PollerNoise(logging.Filter):
+    """Keeps two known complaints of grpc.aio's poller from the user's stderr.
+
+    With several event loops in a process, it wakes them all and only one finds something to read;
+    asyncio then logs the others' BlockingIOError. And what a loop left behind when it was closed, the
+    poller still tries to deliver. Neither means anything.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return False for that complaint alone."""
+        """Return False for those alone."""
+        if "PollerCompletionQueue._handle_events" not in record.getMessage():
+            return True
         error = record.exc_info[1] if record.exc_info else None
-        is_noise = isinstance(error, BlockingIOError) and "Poller" in record.getMessage()
-        return not is_noise
+        is_late = isinstance(error, RuntimeError) and "Event loop is closed" in str(error)
+        return not (is_late or isinstance(error, BlockingIOError))
 
 
 _noise = PollerNoise()
@@ -123,6 +142,7 @@ class LoopThread:
 
 def acquire() -> LoopThread:
     """Return the process's thread, starting it for its first user."""
+    use()
     with _process.lock:
         if _process.thread is None:
             _process.thread = LoopThread()

@@ -3,7 +3,7 @@
 Decides nothing about requests: makes them, waits for them and gives the answers back. Laws: a
 cancelled call leaves nothing behind here (a put may have left: it is uncertain); all views share
 one connection.
-Tests: tests/unit/client/test_client_aio.py.
+Tests: tests/unit/client/test_aio.py.
 Source: DESIGN.md, section 6.
 Left out: item access, which cannot be awaited.
 """
@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from kvclient import answers, request
-from kvclient._thread import generation
+from kvclient._thread import FORKED, generation
 from kvclient.bounds import BOUNDS, Bounds
 from kvclient.cluster import Cluster
 from kvclient.operation import Operation
@@ -28,7 +28,6 @@ from kvclient.session import Session
 
 DEFAULT_TIMEOUT_S = 5.0
 STATUS_TIMEOUT_S = 1.0
-FORKED = "this client was made before a fork; make a new one in the child process"
 CLOSED = "this client is closed"
 
 SessionOption = str | Literal[False] | None
@@ -65,8 +64,7 @@ class AsyncPort:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connecting = asyncio.Lock()
         self._is_closed = False
-        self._named: Topology | None = None
-        self._name_cache: dict[int, str] = {}
+        self._names: answers.AckNames | None = None
 
     @property
     def topology(self) -> Topology:
@@ -82,13 +80,12 @@ class AsyncPort:
             await self.cluster.close()
 
     @property
-    def names(self) -> Mapping[int, str]:
-        """Node ids by number."""
-        topology = self.topology
-        if topology is not self._named:
-            self._named = topology
-            self._name_cache = {member.number: member.id for member in topology.members}
-        return self._name_cache
+    def names(self) -> answers.AckNames:
+        """Node ids for acknowledgements, by the topology in use."""
+        names = self._names
+        if names is None or names.topology is not self.topology:
+            names = self._names = answers.AckNames(self.topology)
+        return names
 
     async def finish(self, operation: Operation, timeout: float | None) -> None:
         """Submit one operation and wait until it is finished."""

@@ -3,14 +3,14 @@
 Decides when a batch is complete and whether it failed in part. Laws: results are in the order of
 the request; a batch never has more under way than its bounds allow, and always something until it
 is done.
-Tests: tests/unit/client/test_client_answers.py.
+Tests: tests/unit/client/test_answers.py.
 Source: DESIGN.md, section 6.
 Left out: waiting, which differs between Client and AsyncClient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from kvclient import codec
@@ -19,8 +19,11 @@ from kvclient.errors import KVError, MultipleValues, PartialFailure
 from kvclient.operation import Operation, Waiter
 from kvclient.request import Key
 from kvclient.results import Record, WriteResult
+from kvclient.routing import Topology
 
 T = TypeVar("T")
+
+ACKS_REMEMBERED = 4_096
 
 
 def value_of(operation: Operation) -> bytes | None:
@@ -39,16 +42,27 @@ def record_of(operation: Operation) -> Record | None:
     return codec.record_of(operation)
 
 
-def write_of(operation: Operation, names: Mapping[int, str]) -> WriteResult:
-    """Return what a put or delete was answered; `names` has node ids by number.
+class AckNames(dict[bytes, tuple[str, ...]]):
+    """From acknowledgements to node ids, for one topology; remembers those it has seen. Bounded."""
 
-    Raises: the operation's error.
-    """
+    def __init__(self, topology: Topology) -> None:
+        super().__init__()
+        self.topology = topology
+        self._names = {member.number: member.id for member in topology.members}
+
+    def __missing__(self, acked: bytes) -> tuple[str, ...]:
+        numbers = codec.acked_numbers(acked)
+        ids = tuple(self._names.get(number, f"#{number}") for number in numbers)
+        if len(self) < ACKS_REMEMBERED:
+            self[acked] = ids
+        return ids
+
+
+def write_of(operation: Operation, names: AckNames) -> WriteResult:
+    """Return what a put or delete was answered. Raises: the operation's error."""
     if operation.error is not None:
         raise operation.error
-    numbers = codec.acked_numbers(operation.detail)
-    acked_by = tuple(names.get(number, f"#{number}") for number in numbers)
-    return WriteResult(operation.seen, acked_by, operation.timestamp)
+    return WriteResult(operation.seen, names[operation.detail], operation.timestamp)
 
 
 def all_of(

@@ -3,7 +3,7 @@
 Decides nothing about requests: makes them, waits for them and gives the answers back. Laws: a call
 returns or raises, whatever becomes of the thread behind it; `close` is quiet, idempotent, and
 happens by itself when the program ends.
-Tests: tests/unit/client/test_client_api.py.
+Tests: tests/unit/client/test_api.py.
 Source: DESIGN.md, section 6.
 Left out: coroutines; see AsyncClient.
 
@@ -21,11 +21,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from kvclient import _thread, answers, codec, request
-from kvclient._thread import LoopThread, generation
+from kvclient._thread import FORKED, LoopThread, generation
 from kvclient.aio import (
     CLOSED,
     DEFAULT_TIMEOUT_S,
-    FORKED,
     STATUS_TIMEOUT_S,
     SessionOption,
     make_session,
@@ -81,8 +80,7 @@ class Port:
         self.session = session
         self._bounds = bounds
         self._generation = generation()
-        self._named: Topology | None = None
-        self._name_cache: dict[int, str] = {}
+        self._names: answers.AckNames | None = None
         self.thread = _thread.acquire()
         try:
             self.cluster = self.thread.call(_connect(seeds, session, bounds, timeout_s))
@@ -96,13 +94,12 @@ class Port:
         self._closer()
 
     @property
-    def names(self) -> Mapping[int, str]:
-        """Node ids by number."""
-        topology = self.cluster.topology
-        if topology is not self._named:
-            self._name_cache = {member.number: member.id for member in topology.members}
-            self._named = topology
-        return self._name_cache
+    def names(self) -> answers.AckNames:
+        """Node ids for acknowledgements, by the topology in use."""
+        names = self._names
+        if names is None or names.topology is not self.cluster.topology:
+            names = self._names = answers.AckNames(self.cluster.topology)
+        return names
 
     def require_open(self) -> None:
         """Raises: RuntimeError if the client is closed or was taken through a fork."""

@@ -2,7 +2,7 @@
 
 Decides how much a client may hold, send and wait for. A bound that is met is answered at once with
 a typed error or with waiting that has its own bound; nothing grows without limit.
-Tests: tests/unit/client/test_client_bounds.py.
+Tests: tests/unit/client/test_engine.py (those of the engine).
 Source: DESIGN.md, sections 3 ("Edges") and 4 (the coalescing rule).
 Left out: what a node refuses by itself (values over its limit, its own queues).
 """
@@ -36,7 +36,7 @@ class Bounds:
     """Unanswered operations of one `put_many` or `get_many`; the rest of it waits its turn."""
     batch_bytes_in_flight: int = 16 * MIB
     """The same in bytes."""
-    frame_operations: int = 1_024
+    frame_operations: int = 512
     """Operations in one message."""
     frame_bytes: int = MIB
     """Keys and values in one message; a larger operation travels alone."""
@@ -57,7 +57,7 @@ class Bounds:
     retry_most_ms: float = 200.0
     """Retries wait a random time below the first, doubled each time up to the second."""
     retry_share: float = 0.1
-    """Retries after `Overloaded`, as a share of all operations. Higher: more load on a busy node."""
+    """Retries after `Overloaded`, as a share of all operations. Higher: more load when busy."""
     retry_burst: float = 100.0
     """How many such retries may be saved up."""
     seed_stagger_ms: float = 50.0

@@ -3,7 +3,7 @@
 Carries out what the engine decides, in one event loop. Laws: `connect` answers within its time-out,
 naming what was tried; a newer topology is followed, an older one ignored; `close` leaves nothing
 behind.
-Tests: tests/unit/client/test_client_cluster.py.
+Tests: tests/unit/client/test_cluster.py.
 Source: DESIGN.md, sections 2.9 and 6.
 Left out: threads (`_thread`) and what users touch (`api`).
 """
@@ -19,7 +19,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from grpc import aio
 
-from kvclient import codec
+from kvclient import _thread, codec
 from kvclient.bounds import BOUNDS, Bounds
 from kvclient.engine import Engine
 from kvclient.errors import Reply, Unavailable
@@ -48,6 +48,7 @@ class Cluster:
     def __init__(
         self, seeds: tuple[str, ...], *, session: Session | None, bounds: Bounds = BOUNDS
     ) -> None:
+        _thread.use()
         self.seeds = seeds
         self._bounds = bounds
         self._loop = asyncio.get_running_loop()

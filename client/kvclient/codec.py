@@ -2,7 +2,7 @@
 
 Decides how frames are built and read. Laws: a column is empty when every entry is the default, and
 otherwise as long as `id`; an answer to an operation that is no longer waited for changes nothing.
-Tests: tests/unit/client/test_client_codec.py.
+Tests: tests/unit/client/test_codec.py.
 Source: proto/kvproto/kv.proto.
 Left out: what an answer leads to (`engine`).
 

@@ -4,7 +4,7 @@ Decides and never acts: it is told the time, is handed its randomness, fills the
 finishes operations. Laws: each operation is finished exactly once, by its deadline; all attempts of
 a put share one write id and one stamp, unless it is redone above a newer version; `pending` holds
 exactly the unfinished operations.
-Tests: tests/unit/client/test_client_engine.py.
+Tests: tests/unit/client/test_engine.py.
 Source: DESIGN.md, sections 2.2, 2.3 and 2.10.
 Left out: frames and sockets (`codec`, `stream`), discovery (`cluster`).
 
@@ -103,7 +103,8 @@ class Engine:
         self.bytes_in_flight += operation.size
         self._prepare(operation, now)
         self._attempt(operation, now)
-        self._watch(operation.deadline, now)
+        if operation.deadline < self._sweep_at or self._look_at == math.inf:
+            self._watch(operation.deadline, now)
 
     def abandon(self, operation: Operation) -> None:
         """Forget an operation nobody waits for. What has left cannot be called back."""
@@ -238,7 +239,7 @@ class Engine:
         self._sweep_at = max(earliest, now + _SWEEP_GAP_S)
 
     def _look(self, now: float, late_s: float) -> None:
-        """Look for silent nodes; not when this loop was held up itself, for then it heard nobody."""
+        """Look for silent nodes; not when this loop was held up itself, and heard nobody."""
         self._look_at = now + self._bounds.tick_ms / 1000 if self.pending else math.inf
         if late_s > self._bounds.silence_ms / 2000:
             for lane in self.lanes:

@@ -1,7 +1,7 @@
 """What the client gives back: plain frozen values.
 
 Decides how an answer looks to a user; nothing here acts.
-Tests: tests/unit/client/test_client_codec.py (made from messages there).
+Tests: tests/unit/client/test_codec.py (made from messages there).
 Source: DESIGN.md, sections 2.4, 2.5 and 6.
 Left out: failures, which are in `errors`.
 """

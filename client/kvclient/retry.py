@@ -3,7 +3,7 @@
 Decides for one operation; pure. Laws: a write is `not applied` only if no attempt can have had an
 effect; no attempt begins after the deadline; retries after `Overloaded` stay within a share of all
 work.
-Tests: tests/unit/client/test_client_retry.py.
+Tests: tests/unit/client/test_retry.py.
 Source: DESIGN.md, sections 2.3 and 6; Brooker, "Exponential Backoff And Jitter" (2015).
 Left out: which node is asked next (`routing`).
 """
@@ -138,7 +138,9 @@ def _uncertain(operation: Operation, message: str) -> KVError:
 def _known(operation: Operation, refusal: Refusal | None) -> KVError:
     """Time is up and nothing can have happened."""
     if refusal is None:
-        return errors.Unavailable("no node could be reached in time", replies=operation.replies)
+        last = "".join(f"; {reply.node}: {reply.answer}" for reply in operation.replies[-1:])
+        message = f"no node could be reached in time{last}"
+        return errors.Unavailable(message, replies=operation.replies)
     if (known := ELSEWHERE.get(refusal.code)) is not None:
         return known(refusal.message, replies=operation.replies)
     if refusal.code is Code.OVERLOADED:

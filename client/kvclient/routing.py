@@ -2,7 +2,7 @@
 
 Decides the node for each attempt. Laws: an owner that is ready comes before any other node; a node
 that refused this attempt, or still owes it an answer, is not asked again before the others were.
-Tests: tests/unit/client/test_client_routing.py.
+Tests: tests/unit/client/test_routing.py.
 Source: DeCandia et al., "Dynamo" (2007), section 4.5 (partition-aware clients); DESIGN.md, 2.1 and
 2.9.
 Left out: computing ownership; the topology names each partition's nodes in order.
@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 
 from kvclient.errors import InvalidRequest
 from kvclient.operation import Lane, LaneState, Operation
-from kvproto.token import partition_of, token
+from kvproto.token import TOKEN_BITS, token
+
+_READY = LaneState.READY  # looked up once: an enum's members are slow to reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +78,12 @@ class Router:
     def __init__(self) -> None:
         self.topology: Topology | None = None
         self._orders: list[tuple[Lane, ...]] = []
-        self._bits = 0
+        self._shift = TOKEN_BITS
 
     def install(self, topology: Topology, lanes: Mapping[int, Lane]) -> None:
         """Route by a topology; `lanes` has one for each member's number."""
         self.topology = topology
-        self._bits = topology.partition_bits
+        self._shift = TOKEN_BITS - topology.partition_bits
         walks = topology.walks or ((),) * topology.partitions
         self._orders = [
             _order(walk, lanes, start=partition) for partition, walk in enumerate(walks)
@@ -89,11 +91,13 @@ class Router:
 
     def partition(self, keyspace: str, key: bytes) -> int:
         """Return the partition of a key."""
-        return partition_of(token(keyspace, key), self._bits)
+        return token(keyspace, key) >> self._shift
 
     def choose(self, operation: Operation) -> Lane | None:
         """Return the lane for the next attempt, dialling owners on the way; None if all are out."""
         order = self._orders[operation.partition]
+        if order and order[0].state is _READY and not operation.attempts:
+            return order[0]  # nearly always
         lane = _first_ready(order, operation) or _least_bad(order, operation)
         if lane is None and operation.refused:
             operation.refused = ()  # all were asked: begin again
@@ -115,7 +119,7 @@ def _order(walk: Iterable[int], lanes: Mapping[int, Lane], *, start: int) -> tup
 
 def _first_ready(order: tuple[Lane, ...], operation: Operation) -> Lane | None:
     for lane in order:
-        if lane.state is LaneState.READY:
+        if lane.state is _READY:
             if lane not in operation.others and lane not in operation.refused:
                 return lane
         elif lane.state is LaneState.IDLE:

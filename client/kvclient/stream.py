@@ -2,7 +2,7 @@
 
 Carries out what a lane and the engine decide. Laws: at most one write is in progress; a stream that
 ends for whatever reason is reported to the engine exactly once; `close` leaves no task behind.
-Tests: tests/unit/client/test_client_stream.py.
+Tests: tests/unit/client/test_stream.py.
 Source: DESIGN.md, sections 3 ("Wire") and 4.
 Left out: TLS and authentication, which come later.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import Any, Protocol
 
 import grpc
@@ -27,6 +28,9 @@ PIPELINE = "/kvnode.v1.KV/Pipeline"
 GET_STATUS = "/kvnode.v1.Cluster/GetStatus"
 
 log = logging.getLogger("kvclient")
+
+CLOSE_S = 1.0
+"""How long what gRPC still owes is waited for when a stream is closed."""
 
 Call = Any
 """grpc.aio's StreamStreamCall; its type is generic in ways that say nothing here."""
@@ -88,6 +92,7 @@ class NodeStream:
         self._probe: asyncio.Task[None] | None = None
         self._call: Call = None
         self._has_heard = False
+        self._closing = asyncio.Event()
         self._wake: asyncio.Future[None] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
         self.lane = Lane(
@@ -117,21 +122,27 @@ class NodeStream:
             self._probe = self._loop.create_task(self._probe_until_heard(), name=name)
 
     async def close(self) -> None:
-        """End the stream and its tasks."""
-        if self._timer is not None:
-            self._timer.cancel()
+        """End the stream and its tasks.
+
+        First the call and the channel, then the tasks that wait for them: what gRPC still owes a
+        cancelled task would otherwise arrive in a loop that is closed by then.
+        """
+        self._closing.set()
+        if self._call is not None:
+            self._call.cancel()
+        await self._close_channel()
         tasks = [task for task in (self._task, self._probe) if task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=CLOSE_S)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._close_channel()
 
     # ---- connecting ----
 
     async def _run(self) -> None:
         wait_s = 0.0
-        while True:
-            await asyncio.sleep(wait_s)
+        while not await self._is_closed_within(wait_s):
             self._has_heard = False
             reason = await self._connect_and_converse()
             self._engine.on_broken(self.lane, reason, self._loop.time())
@@ -139,6 +150,12 @@ class NodeStream:
                 wait_s = 0.0
             first, most = self._bounds.reconnect_first_ms, self._bounds.reconnect_most_ms
             wait_s = min(max(wait_s * 2, first / 1000), most / 1000)
+
+    async def _is_closed_within(self, wait_s: float) -> bool:
+        if wait_s and not self._closing.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), wait_s)
+        return self._closing.is_set()
 
     async def _connect_and_converse(self) -> str:
         """Return why the stream ended."""
@@ -167,9 +184,11 @@ class NodeStream:
 
     async def _connect(self) -> aio.Channel:
         """Wait until the channel is ready, reporting the node down as soon as it refuses."""
-        if self._channel is None:
+        if self._channel is None and not self._closing.is_set():
             self._channel = open_channel(self.lane.address, self._bounds)
         channel = self._channel
+        if channel is None:
+            raise asyncio.InvalidStateError("closing")
         state = channel.get_state(try_to_connect=True)
         while state is not grpc.ChannelConnectivity.READY:
             if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
@@ -198,6 +217,7 @@ class NodeStream:
                     return "closed the stream"
                 self._on_frame(pb.PipelineResponse.FromString(data))
         finally:
+            call.cancel()
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
 
@@ -269,8 +289,8 @@ class NodeStream:
                 self._engine.on_frame(self.lane, 0, self._loop.time())
             elif self._loop.time() - began >= self._bounds.reset_ms / 1000:
                 await self._reset()
-            else:
-                await asyncio.sleep(pause_s)
+            elif await self._is_closed_within(pause_s):
+                return
 
     async def _answers(self, timeout_s: float) -> bool:
         if self._channel is None:
