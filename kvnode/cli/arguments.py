@@ -306,7 +306,7 @@ COMMANDS: dict[str, Command] = {
     "down": Command("Stop all nodes of a cluster on this machine.", "up:down", _local),
     "serve": Command("Be one node, until told to stop.", "serve:serve", _serve),
     "status": Command("Show every node: its state, records and disk.", "show:status", _status),
-    "ring": Command("Show who owns which part of the hash space.", "ring:ring", _cluster),
+    "ring": Command("Show who owns which part of the hash space.", "show:ring", _cluster),
     "kill": Command("Send a signal to one node.", "up:kill", _kill),
     "start": Command("Start one node again.", "up:start", _node),
     "get": Command("Print a key's value.", "data:get", _get),

@@ -96,9 +96,8 @@ def _value(word: str) -> bytes:
 def _limited(source: BinaryIO, name: str) -> bytes:
     value = source.read(_INPUT_MAX + 1)
     if len(value) > _INPUT_MAX:
-        raise CommandError(
-            f"{name} is larger than {terminal.size(_INPUT_MAX)}: `kvnode load` splits"
-        )
+        limit = terminal.size(_INPUT_MAX)
+        raise CommandError(f"{name} is larger than {limit}: `kvnode load` stores large files")
     return value
 
 

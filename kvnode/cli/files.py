@@ -15,7 +15,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import kvclient
 from kvnode.cli import target, terminal
@@ -100,7 +100,11 @@ async def _through(
     found: Found,
     shown: Progress,
 ) -> Tally:
-    async with kvclient.AsyncClient(addresses, timeout=arguments.timeout) as client:
+    async with kvclient.AsyncClient(
+        addresses,
+        timeout=arguments.timeout,
+        session=False,  # no key is asked for twice
+    ) as client:
         work = kind(client.keyspace(arguments.keyspace), jobs=arguments.jobs, shown=shown)
         return await work.run(found)
 
@@ -180,7 +184,7 @@ class Work(ABC):
         self,
         manifest: Manifest,
         key: bytes,
-        work: Callable[[int, bytes], Coroutine[None, None, None]],
+        work: Callable[[int, bytes], Coroutine[Any, Any, None]],
     ) -> None:
         """Do `work(offset, key of the part)` for all parts; the first failure ends it."""
         numbered = enumerate(manifest.keys(key))

@@ -32,7 +32,7 @@ import kvnode
 import kvproto
 from kvnode.cli import process
 from kvnode.cli.process import Process
-from kvnode.runtime import birth, config
+from kvnode.runtime import config
 from kvnode.runtime.config import ClusterConfig
 from kvnode.runtime.settings import HTTP_PORT_OFFSET
 
@@ -47,6 +47,11 @@ LOCK_TIMEOUT_S = 90.0
 _READY_POLL_S = 0.02
 _READY_ANSWER_S = 0.5
 _LOG_TAIL_BYTES = 8192
+
+
+_CHILDREN: dict[int, subprocess.Popen[bytes]] = {}
+"""Nodes that this process started: to reap them, and to tell how they ended. Everything else goes
+by the pid files. Kept for good: a detached node is to outlive the object, without a warning."""
 
 
 class ClusterError(Exception):
@@ -102,18 +107,16 @@ class LocalCluster:
     """The cluster of one folder."""
 
     def __init__(
-        self, directory: Path, settings: ClusterConfig, *, program: Sequence[str] = SERVE
+        self, directory: Path, settings: ClusterConfig, *, program: Sequence[str] | None = None
     ) -> None:
         """Look at the cluster of `directory`; `program` serves a node (tests pass their own)."""
         self.directory = directory
         self.settings = settings
         self.nodes = {node.id: _placed(directory, node) for node in settings.nodes}
-        self._program = program
-        # Only so that those which we started are reaped; everything else goes by the pid files.
-        self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._program = SERVE if program is None else program
 
     @classmethod
-    def open(cls, directory: Path, *, program: Sequence[str] = SERVE) -> LocalCluster:
+    def open(cls, directory: Path, *, program: Sequence[str] | None = None) -> LocalCluster:
         """Return the cluster that lives in `directory`.
 
         Raises: ClusterError, if there is none.
@@ -132,7 +135,7 @@ class LocalCluster:
         settings: ClusterConfig,
         *,
         text: str | None = None,
-        program: Sequence[str] = SERVE,
+        program: Sequence[str] | None = None,
     ) -> LocalCluster:
         """Make a new cluster's folder with its configuration and its key; nothing runs yet.
 
@@ -142,6 +145,8 @@ class LocalCluster:
             text: the cluster.toml to write, if `settings` were read from one: with its comments.
             program: what serves a node.
         """
+        from kvnode.runtime import birth  # noqa: PLC0415 (finding a cluster needs no secrets)
+
         _make_folder(directory)
         birth.create(directory)
         draft = directory / f"{CONFIG_FILE}.new"
@@ -156,7 +161,7 @@ class LocalCluster:
 
     def pids(self) -> dict[str, int | None]:
         """Return the pid of each node; None for one that does not run."""
-        self._reap()
+        _reap()
         living = {name: node.process() for name, node in self.nodes.items()}
         return {name: None if one is None else one.pid for name, one in living.items()}
 
@@ -165,8 +170,8 @@ class LocalCluster:
         return tuple(name for name, pid in self.pids().items() if pid is not None)
 
     def exit_status(self, pid: int) -> int | None:
-        """Return how a process that this object started ended: 0, 3 or -9; None if unknown."""
-        child = self._children.get(pid)
+        """Return how a node that this process started ended: 0, 3 or -9; None if unknown."""
+        child = _CHILDREN.get(pid)
         return None if child is None else child.poll()
 
     @contextmanager
@@ -240,13 +245,13 @@ class LocalCluster:
         """Return those that have not ended `timeout_s` from now."""
         deadline = time.monotonic() + timeout_s
         left = [one for one in living if not one.wait(max(0.0, deadline - time.monotonic()))]
-        self._reap()
+        _reap()
         return left
 
     def _is_settled(self, node: LocalNode, failed: dict[str, str]) -> bool:
         if node.is_ready():
             return True
-        self._reap()
+        _reap()
         if node.process() is None:
             failed[node.id] = _last_words(node.log)
         return node.id in failed
@@ -264,14 +269,15 @@ class LocalCluster:
                 start_new_session=True,
                 env=_environment(),
             )
-        self._children[child.pid] = child
+        _CHILDREN[child.pid] = child
         started = process.observed(child.pid)
         if started is not None:  # None: it died at once, which wait_ready will tell
             process.write(node.pid_file, started)
 
-    def _reap(self) -> None:
-        for child in self._children.values():
-            child.poll()
+
+def _reap() -> None:
+    for child in _CHILDREN.values():
+        child.poll()
 
 
 def _placed(directory: Path, node: config.NodeConfig) -> LocalNode:
@@ -333,7 +339,11 @@ def _last_words(log: Path) -> str:
     except OSError:
         return f"died; its log {log} cannot be read"
     said = [line.strip() for line in lines if line.strip()]
-    return f"died: {said[-1]}" if said else f"died without a word; its log is {log}"
+    return (
+        f"died: {said[-1].removeprefix('kvnode: ')}"
+        if said
+        else f"died without a word; its log is {log}"
+    )
 
 
 def _environment() -> dict[str, str]:

@@ -260,18 +260,18 @@ def _what_next(cluster: LocalCluster, arguments: Arguments) -> str:
 def _watch(cluster: LocalCluster) -> int:
     """Tell of nodes that come and go, until none is left or a signal ends it."""
     known = cluster.pids()
-    clean = True
+    clean: dict[str, bool] = {}
     while any(known.values()):
         time.sleep(_WATCH_S)
         now = cluster.pids()
         for name, pid in known.items():
             if pid is not None and now[name] != pid:
-                clean &= _tell_end(cluster, name, pid)
+                clean[name] = _tell_end(cluster, name, pid)
             if now[name] is not None and now[name] != pid:
                 print(f"{name} started (pid {now[name]})", flush=True)
         known = now
     print("no node is left running: `kvnode up` starts them again")
-    return 0 if clean else FAILED
+    return 0 if all(clean.values()) else FAILED
 
 
 def _tell_end(cluster: LocalCluster, name: str, pid: int) -> bool:

@@ -53,13 +53,17 @@ def ask_all(
         calls = {}
         for address in dict.fromkeys(addresses):
             channel = stack.enter_context(grpc.insecure_channel(address, options=_OPTIONS))
-            call: grpc.UnaryUnaryMultiCallable[_Message, _Answer] = channel.unary_unary(
+            ask: grpc.UnaryUnaryMultiCallable[_Message, _Answer] = channel.unary_unary(
                 f"/kvnode.v1.Cluster/{method}",
                 request_serializer=lambda message: message.SerializeToString(),
                 response_deserializer=parse,
             )
-            calls[address] = call.future(request, timeout=timeout_s)
-        return {address: _settled(call) for address, call in calls.items()}
+            calls[address] = ask.future(request, timeout=timeout_s)
+        answers: dict[str, _Answer | str] = {}
+        for address, call in calls.items():
+            answer = _settled(call)
+            answers[address] = answer
+        return answers
 
 
 def statuses(addresses: Iterable[str]) -> dict[str, kv_pb2.Status | str]:
@@ -76,7 +80,7 @@ def topology(addresses: Iterable[str]) -> kv_pb2.Topology | None:
     return max(known, key=lambda answer: answer.epoch, default=None)
 
 
-def _settled(call: grpc.CallFuture[_Answer]) -> _Answer | str:
+def _settled(call: grpc.Future[_Answer]) -> _Answer | str:
     try:
         return call.result()
     except grpc.RpcError as error:
