@@ -72,10 +72,11 @@ def test_a_running_node_is_left_alone(run: Run, disk: Path, cluster: LocalCluste
     cluster.start(["n1"])
     status, _, said = run("inspect", "n1", "k", "--data", disk)
     pid = cluster.pids()["n1"]
-    assert (status, said) == (
-        1, f"kvnode: n1 is running (pid {pid}): `kvnode get --explain` asks it, and"
-        " `kvnode kill n1` stops it\n",
-    )  # fmt: skip
+    assert status == 1
+    assert said == (
+        f"kvnode: n1 is running (pid {pid}): `kvnode get --explain` asks it, "
+        "and `kvnode kill n1` stops it\n"
+    )
 
 
 def test_a_node_without_a_disk_and_an_unknown_one_are_told(run: Run, disk: Path) -> None:
