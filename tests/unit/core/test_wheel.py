@@ -1,0 +1,52 @@
+"""The wheel: never early, at most one notch late, in order."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvnode.core.messages import Instant
+from kvnode.core.wheel import Wheel
+
+NOTCH = 4_096
+
+
+def test_an_empty_wheel_is_never_due() -> None:
+    wheel = Wheel()
+    assert wheel.next_due() is None
+    assert wheel.take_due(Instant(10**12)) == []
+
+
+@pytest.mark.parametrize("at", [0, 1, NOTCH - 1, NOTCH, NOTCH + 1, 10 * NOTCH])
+def test_nothing_is_woken_early_or_more_than_a_notch_late(at: int) -> None:
+    wheel = Wheel()
+    wheel.add(Instant(at), 5)
+    due = wheel.next_due()
+    assert due is not None
+    assert at < due <= at + NOTCH
+    assert wheel.take_due(Instant(due - 1)) == []
+    assert wheel.take_due(due) == [5]
+
+
+def test_what_is_due_comes_in_order_of_instants_and_then_of_arrival() -> None:
+    wheel = Wheel()
+    for at, op_id in [(9 * NOTCH, 1), (NOTCH, 2), (9 * NOTCH + 1, 3), (5 * NOTCH, 4)]:
+        wheel.add(Instant(at), op_id)
+    assert wheel.take_due(Instant(20 * NOTCH)) == [2, 4, 1, 3]
+
+
+def test_what_is_taken_is_gone_and_the_rest_stays_due() -> None:
+    wheel = Wheel()
+    wheel.add(Instant(NOTCH), 1)
+    wheel.add(Instant(9 * NOTCH), 2)
+    assert wheel.take_due(Instant(2 * NOTCH)) == [1]
+    assert wheel.next_due() == 10 * NOTCH
+    assert wheel.take_due(Instant(10 * NOTCH)) == [2]
+    assert wheel.next_due() is None
+
+
+def test_an_earlier_instant_added_later_moves_the_next_one_forward() -> None:
+    wheel = Wheel()
+    wheel.add(Instant(9 * NOTCH), 1)
+    wheel.add(Instant(3 * NOTCH), 2)
+    wheel.add(Instant(5 * NOTCH), 3)
+    assert wheel.next_due() == 4 * NOTCH
