@@ -46,6 +46,7 @@ class Status(IntEnum):
     REFUSED_SKEW = 5
     REFUSED_INVALID = 6
     UNPROVEN = 7
+    REFUSED_EPOCH = 8
 
 
 class ErrorCode(IntEnum):

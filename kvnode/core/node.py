@@ -74,6 +74,16 @@ class Node:
         self._ahead_ms: dict[NodeNumber, int] = {}
 
     @property
+    def number(self) -> NodeNumber:
+        """This node's number in the topology."""
+        return self.replica.number
+
+    def take_alarms(self) -> list[str]:
+        """Return what people should hear of the turns so far, once."""
+        alarms, self.replica.alarms = self.replica.alarms, []
+        return alarms
+
+    @property
     def topology(self) -> Topology:
         """The topology in force."""
         return self.replica.topology

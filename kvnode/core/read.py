@@ -316,6 +316,11 @@ class ReadOp:
             self.failed[node] = f"damaged: {exc}"
             return EMPTY
 
+    def _adds_nothing(self, data: Encoded, last: bytes, merged: Record) -> bool:
+        """One version needs no votes, so an equal core adds nothing but what explain shows."""
+        same = bool(last) and core_of(data) == last and len(merged.versions) == 1
+        return same and not self.request.explain
+
     def _stale(self) -> list[NodeNumber]:
         cores = {node: _core(reply.record) for node, reply in self.heard.items()}
         if self._merged == EMPTY or (len(cores) > 1 and len(set(cores.values())) == 1):

@@ -39,6 +39,10 @@ class ConfigError(Exception):
     """The configuration cannot be used; nothing was done. The text says where and why."""
 
 
+class ServeError(Exception):
+    """A node cannot serve as it was told to; the text is one line for people."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """What a value may be: the words for it, and the check."""

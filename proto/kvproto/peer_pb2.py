@@ -25,33 +25,33 @@ _sym_db = _symbol_database.Default()
 from kvproto import kv_pb2 as kvproto_dot_kv__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12kvproto/peer.proto\x12\tkvnode.v1\x1a\x10kvproto/kv.proto\"\x9d\x04\n\tPeerFrame\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x0f\n\x07\x63luster\x18\x02 \x01(\x0c\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x0b\n\x03hlc\x18\x04 \x01(\x06\x12\r\n\x05trace\x18\x05 \x01(\x0c\x12\x10\n\x08identity\x18\x06 \x01(\x0c\x12\x1f\n\x05hello\x18\x07 \x01(\x0b\x32\x10.kvnode.v1.Hello\x12\'\n\theartbeat\x18\x08 \x01(\x0b\x32\x14.kvnode.v1.Heartbeat\x12(\n\x06writes\x18\t \x01(\x0b\x32\x18.kvnode.v1.ReplicaWrites\x12\x35\n\rwrite_replies\x18\n \x01(\x0b\x32\x1e.kvnode.v1.ReplicaWriteReplies\x12&\n\x05reads\x18\x0b \x01(\x0b\x32\x17.kvnode.v1.ReplicaReads\x12\x33\n\x0cread_replies\x18\x0c \x01(\x0b\x32\x1d.kvnode.v1.ReplicaReadReplies\x12%\n\x08\x66orwards\x18\r \x01(\x0b\x32\x13.kvnode.v1.Forwards\x12.\n\x0f\x66orward_results\x18\x0e \x01(\x0b\x32\x15.kvnode.v1.PutResults\x12,\n\x10\x66orward_failures\x18\x0f \x03(\x0b\x32\x12.kvnode.v1.Failure\x12%\n\x08topology\x18\x10 \x01(\x0b\x32\x13.kvnode.v1.Topology\"\x87\x01\n\x05Hello\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x06\x12\x14\n\x0cstart_number\x18\x03 \x01(\x04\x12\x13\n\x0bknown_start\x18\x04 \x01(\x04\x12\x0f\n\x07wall_ms\x18\x05 \x01(\x04\x12\x0f\n\x07refused\x18\x06 \x01(\x08\x12\x0e\n\x06reason\x18\x07 \x01(\t\"S\n\tHeartbeat\x12\x0f\n\x07wall_ms\x18\x01 \x01(\x04\x12\x14\n\x0c\x63oordinating\x18\x02 \x01(\x08\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\x12\r\n\x05reply\x18\x04 \x01(\x08\"k\n\rReplicaWrites\x12\n\n\x02id\x18\x01 \x03(\x06\x12\x0b\n\x03key\x18\x02 \x03(\x0c\x12\x0e\n\x06record\x18\x03 \x03(\x0c\x12\x12\n\ntimeout_ms\x18\x04 \x03(\r\x12\x0c\n\x04kind\x18\x05 \x03(\r\x12\x0f\n\x07version\x18\x06 \x03(\r\"A\n\x13ReplicaWriteReplies\x12\n\n\x02id\x18\x01 \x03(\x06\x12\x0e\n\x06status\x18\x02 \x03(\r\x12\x0e\n\x06record\x18\x03 \x03(\x0c\"N\n\x0cReplicaReads\x12\n\n\x02id\x18\x01 \x03(\x06\x12\x0b\n\x03key\x18\x02 \x03(\x0c\x12\x12\n\ntimeout_ms\x18\x03 \x03(\r\x12\x11\n\twatermark\x18\x04 \x03(\x0c\"P\n\x12ReplicaReadReplies\x12\n\n\x02id\x18\x01 \x03(\x06\x12\x0e\n\x06status\x18\x02 \x03(\r\x12\x0e\n\x06record\x18\x03 \x03(\x0c\x12\x0e\n\x06\x63overs\x18\x04 \x03(\r\"<\n\x08\x46orwards\x12\x11\n\tkeyspaces\x18\x01 \x03(\t\x12\x1d\n\x04puts\x18\x02 \x01(\x0b\x32\x0f.kvnode.v1.Puts*\"\n\tWriteKind\x12\t\n\x05WRITE\x10\x00\x12\n\n\x06REPAIR\x10\x01*\x91\x01\n\x0bReplyStatus\x12\x08\n\x04\x44ONE\x10\x00\x12\r\n\tABSTAINED\x10\x01\x12\x10\n\x0cREFUSED_FULL\x10\x02\x12\x10\n\x0cREFUSED_LOAD\x10\x03\x12\x10\n\x0cREFUSED_LATE\x10\x04\x12\x10\n\x0cREFUSED_SKEW\x10\x05\x12\x13\n\x0fREFUSED_INVALID\x10\x06\x12\x0c\n\x08UNPROVEN\x10\x07\x32v\n\x04Peer\x12\x36\n\x04Link\x12\x14.kvnode.v1.PeerFrame\x1a\x14.kvnode.v1.PeerFrame(\x01\x30\x01\x12\x36\n\x04\x42ulk\x12\x14.kvnode.v1.PeerFrame\x1a\x14.kvnode.v1.PeerFrame(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12kvproto/peer.proto\x12\tkvnode.v1\x1a\x10kvproto/kv.proto\"\x9d\x04\n\tPeerFrame\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x0f\n\x07\x63luster\x18\x02 \x01(\x0c\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x0b\n\x03hlc\x18\x04 \x01(\x06\x12\r\n\x05trace\x18\x05 \x01(\x0c\x12\x10\n\x08identity\x18\x06 \x01(\x0c\x12\x1f\n\x05hello\x18\x07 \x01(\x0b\x32\x10.kvnode.v1.Hello\x12\'\n\theartbeat\x18\x08 \x01(\x0b\x32\x14.kvnode.v1.Heartbeat\x12(\n\x06writes\x18\t \x01(\x0b\x32\x18.kvnode.v1.ReplicaWrites\x12\x35\n\rwrite_replies\x18\n \x01(\x0b\x32\x1e.kvnode.v1.ReplicaWriteReplies\x12&\n\x05reads\x18\x0b \x01(\x0b\x32\x17.kvnode.v1.ReplicaReads\x12\x33\n\x0cread_replies\x18\x0c \x01(\x0b\x32\x1d.kvnode.v1.ReplicaReadReplies\x12%\n\x08\x66orwards\x18\r \x01(\x0b\x32\x13.kvnode.v1.Forwards\x12.\n\x0f\x66orward_results\x18\x0e \x01(\x0b\x32\x15.kvnode.v1.PutResults\x12,\n\x10\x66orward_failures\x18\x0f \x03(\x0b\x32\x12.kvnode.v1.Failure\x12%\n\x08topology\x18\x10 \x01(\x0b\x32\x13.kvnode.v1.Topology\"\xa2\x01\n\x05Hello\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x06\x12\x14\n\x0cstart_number\x18\x03 \x01(\x04\x12\x13\n\x0bknown_start\x18\x04 \x01(\x04\x12\x19\n\x11known_incarnation\x18\x08 \x01(\x06\x12\x0f\n\x07wall_ms\x18\x05 \x01(\x04\x12\x0f\n\x07refused\x18\x06 \x01(\x08\x12\x0e\n\x06reason\x18\x07 \x01(\t\"S\n\tHeartbeat\x12\x0f\n\x07wall_ms\x18\x01 \x01(\x04\x12\x14\n\x0c\x63oordinating\x18\x02 \x01(\x08\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\x12\r\n\x05reply\x18\x04 \x01(\x08\"k\n\rReplicaWrites\x12\n\n\x02id\x18\x01 \x03(\x06\x12\x0b\n\x03key\x18\x02 \x03(\x0c\x12\x0e\n\x06record\x18\x03 \x03(\x0c\x12\x12\n\ntimeout_ms\x18\x04 \x03(\r\x12\x0c\n\x04kind\x18\x05 \x03(\r\x12\x0f\n\x07version\x18\x06 \x03(\r\"A\n\x13ReplicaWriteReplies\x12\n\n\x02id\x18\x01 \x03(\x06\x12\x0e\n\x06status\x18\x02 \x03(\r\x12\x0e\n\x06record\x18\x03 \x03(\x0c\"N\n\x0cReplicaReads\x12\n\n\x02id\x18\x01 \x03(\x06\x12\x0b\n\x03key\x18\x02 \x03(\x0c\x12\x12\n\ntimeout_ms\x18\x03 \x03(\r\x12\x11\n\twatermark\x18\x04 \x03(\x0c\"P\n\x12ReplicaReadReplies\x12\n\n\x02id\x18\x01 \x03(\x06\x12\x0e\n\x06status\x18\x02 \x03(\r\x12\x0e\n\x06record\x18\x03 \x03(\x0c\x12\x0e\n\x06\x63overs\x18\x04 \x03(\r\"<\n\x08\x46orwards\x12\x11\n\tkeyspaces\x18\x01 \x03(\t\x12\x1d\n\x04puts\x18\x02 \x01(\x0b\x32\x0f.kvnode.v1.Puts*\"\n\tWriteKind\x12\t\n\x05WRITE\x10\x00\x12\n\n\x06REPAIR\x10\x01*\xa4\x01\n\x0bReplyStatus\x12\x08\n\x04\x44ONE\x10\x00\x12\r\n\tABSTAINED\x10\x01\x12\x10\n\x0cREFUSED_FULL\x10\x02\x12\x10\n\x0cREFUSED_LOAD\x10\x03\x12\x10\n\x0cREFUSED_LATE\x10\x04\x12\x10\n\x0cREFUSED_SKEW\x10\x05\x12\x13\n\x0fREFUSED_INVALID\x10\x06\x12\x0c\n\x08UNPROVEN\x10\x07\x12\x11\n\rREFUSED_EPOCH\x10\x08\x32v\n\x04Peer\x12\x36\n\x04Link\x12\x14.kvnode.v1.PeerFrame\x1a\x14.kvnode.v1.PeerFrame(\x01\x30\x01\x12\x36\n\x04\x42ulk\x12\x14.kvnode.v1.PeerFrame\x1a\x14.kvnode.v1.PeerFrame(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kvproto.peer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WRITEKIND']._serialized_start=1218
-  _globals['_WRITEKIND']._serialized_end=1252
-  _globals['_REPLYSTATUS']._serialized_start=1255
-  _globals['_REPLYSTATUS']._serialized_end=1400
+  _globals['_WRITEKIND']._serialized_start=1245
+  _globals['_WRITEKIND']._serialized_end=1279
+  _globals['_REPLYSTATUS']._serialized_start=1282
+  _globals['_REPLYSTATUS']._serialized_end=1446
   _globals['_PEERFRAME']._serialized_start=52
   _globals['_PEERFRAME']._serialized_end=593
   _globals['_HELLO']._serialized_start=596
-  _globals['_HELLO']._serialized_end=731
-  _globals['_HEARTBEAT']._serialized_start=733
-  _globals['_HEARTBEAT']._serialized_end=816
-  _globals['_REPLICAWRITES']._serialized_start=818
-  _globals['_REPLICAWRITES']._serialized_end=925
-  _globals['_REPLICAWRITEREPLIES']._serialized_start=927
-  _globals['_REPLICAWRITEREPLIES']._serialized_end=992
-  _globals['_REPLICAREADS']._serialized_start=994
-  _globals['_REPLICAREADS']._serialized_end=1072
-  _globals['_REPLICAREADREPLIES']._serialized_start=1074
-  _globals['_REPLICAREADREPLIES']._serialized_end=1154
-  _globals['_FORWARDS']._serialized_start=1156
-  _globals['_FORWARDS']._serialized_end=1216
-  _globals['_PEER']._serialized_start=1402
-  _globals['_PEER']._serialized_end=1520
+  _globals['_HELLO']._serialized_end=758
+  _globals['_HEARTBEAT']._serialized_start=760
+  _globals['_HEARTBEAT']._serialized_end=843
+  _globals['_REPLICAWRITES']._serialized_start=845
+  _globals['_REPLICAWRITES']._serialized_end=952
+  _globals['_REPLICAWRITEREPLIES']._serialized_start=954
+  _globals['_REPLICAWRITEREPLIES']._serialized_end=1019
+  _globals['_REPLICAREADS']._serialized_start=1021
+  _globals['_REPLICAREADS']._serialized_end=1099
+  _globals['_REPLICAREADREPLIES']._serialized_start=1101
+  _globals['_REPLICAREADREPLIES']._serialized_end=1181
+  _globals['_FORWARDS']._serialized_start=1183
+  _globals['_FORWARDS']._serialized_end=1243
+  _globals['_PEER']._serialized_start=1448
+  _globals['_PEER']._serialized_end=1566
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,143 @@
+"""Who this node is to others, in this life: its hello, its start number, what it knows of theirs.
+
+A start number rises with every start and is remembered by every peer. A node that is told of a
+start of its own that it does not know of stands on a restored or wiped folder: it is unproven.
+Tests: tests/unit/runtime/test_identity.py. Source: design, sections 2.2 and 2.4; failures 7 and 9.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections.abc import Callable
+
+from kvnode.core.batch import Family, WriteBatch
+from kvnode.core.hlc import Timestamp
+from kvnode.core.messages import TopologyChanged
+from kvnode.core.node import Node
+from kvnode.core.topology import NodeId, Topology
+from kvnode.runtime.peer_codec import Header
+from kvnode.runtime.pump import Pump, wall_ms
+from kvnode.runtime.topology_codec import decode_topology, encode_topology
+from kvnode.storage.port import Engine
+from kvproto import kv_pb2, peer_pb2
+
+log = logging.getLogger(__name__)
+
+_START = struct.Struct("<QQ")
+_OWN_START = b"start"
+_PEER_START = b"peer-start/"
+TOPOLOGY = b"topology"
+
+
+class Identity:
+    """This node's name, number, incarnation and start number."""
+
+    def __init__(self, node: Node, node_id: NodeId, engine: Engine, incarnation: int) -> None:
+        self.id = node_id
+        self.number = node.number
+        self.incarnation = incarnation
+        self.start_number = 0
+        self.follow: Callable[[], None] = lambda: None
+        """Called when a newer topology is in force."""
+        self.pump: Pump | None = None
+        self._node = node
+        self._engine = engine
+        self._peers: dict[str, tuple[int, int]] = {}
+        self._header = Header(node.topology.cluster_id, node.topology.epoch, 0)
+
+    def begin_life(self) -> None:
+        """Load what is known of starts, and make this one durable before anything is issued."""
+        batch = WriteBatch()
+        found = self._engine.multi_get(Family.META, [_OWN_START])[0]
+        previous = _START.unpack(found)[0] if isinstance(found, bytes) else 0
+        for key, value in self._engine.scan(Family.META, _PEER_START, b"peer-start0", 4_096):
+            start, incarnation = _START.unpack(value)
+            self._peers[key[len(_PEER_START) :].decode()] = (start, incarnation)
+        self.start_number = previous + 1
+        batch.put(Family.META, _OWN_START, _START.pack(self.start_number, self.incarnation))
+        self._engine.write(batch)
+        self._engine.flush()
+
+    @property
+    def topology(self) -> Topology:
+        """The topology in force."""
+        return self._node.topology
+
+    def hello(self, to: str) -> peer_pb2.Hello:
+        """Return what this node says first to `to`."""
+        known_start, known_incarnation = self.known(to)
+        return peer_pb2.Hello(
+            node=self.id,
+            incarnation=self.incarnation,
+            start_number=self.start_number,
+            known_start=known_start,
+            known_incarnation=known_incarnation,
+            wall_ms=wall_ms(),
+        )
+
+    def known(self, peer: str) -> tuple[int, int]:
+        """Return the newest (start number, incarnation) that is known of a peer; (0, 0) if none."""
+        return self._peers.get(peer, (0, 0))
+
+    def on_hello(self, hello: peer_pb2.Hello) -> None:
+        """A peer says who it is, and what it knows of us."""
+        start, incarnation = self.known(hello.node)
+        if hello.incarnation != incarnation and hello.start_number > start:
+            self._remember(hello.node, hello.start_number, hello.incarnation)
+        knows_another = hello.known_incarnation not in (0, self.incarnation)
+        if knows_another and hello.known_start >= self.start_number:
+            self._admit_lost_life(hello)
+
+    def header(self) -> Header:
+        """Return what the next frame says of this node."""
+        topology = self._node.topology
+        return Header(topology.cluster_id, topology.epoch, self._node.clock.read(wall_ms()))
+
+    def take(self, frame: peer_pb2.PeerFrame) -> None:
+        """Take note of the clock, and of the topology, that a frame brings."""
+        self._node.clock.observe(Timestamp(frame.hlc), wall_ms())
+        if frame.HasField("topology") and frame.topology.epoch > self._node.topology.epoch:
+            self.install(frame.topology)
+
+    def install(self, message: kv_pb2.Topology) -> None:
+        """Put a newer topology in force: durable first, then followed by core and links.
+
+        Raises:
+            ValueError: it is no topology of this cluster, or not a newer one.
+        """
+        topology = decode_topology(message)
+        if topology.cluster_id != self._node.topology.cluster_id:
+            raise ValueError("a topology of another cluster")
+        if topology.epoch <= self._node.topology.epoch:
+            raise ValueError(f"epoch {topology.epoch} is not newer")
+        batch = WriteBatch()
+        batch.put(Family.META, TOPOLOGY, encode_topology(topology).SerializeToString())
+        self._engine.write(batch)
+        self._engine.flush()
+        log.info("topology_changed epoch=%d members=%d", topology.epoch, len(topology.members))
+        self._node.replica.topology = topology
+        if self.pump is not None:
+            self.pump.submit(TopologyChanged(topology))
+        self.follow()
+
+    def _remember(self, peer: str, start: int, incarnation: int) -> None:
+        self._peers[peer] = (start, incarnation)
+        batch = WriteBatch()
+        batch.put(Family.META, _PEER_START + peer.encode(), _START.pack(start, incarnation))
+        self._engine.write(batch)
+
+    def _admit_lost_life(self, hello: peer_pb2.Hello) -> None:
+        """A peer knows a later life of this node: this store is older than what was promised."""
+        log.error(
+            "store_is_older peer=%s knows_start=%d own_start=%d: this node's reads do not count "
+            "until its partitions have been compared with its peers'",
+            hello.node,
+            hello.known_start,
+            self.start_number,
+        )
+        self._node.replica.is_proven = False
+        self.start_number = hello.known_start + 1
+        batch = WriteBatch()
+        batch.put(Family.META, _OWN_START, _START.pack(self.start_number, self.incarnation))
+        self._engine.write(batch)

@@ -1,0 +1,248 @@
+"""The pump: feeds events to the core, turn by turn, and carries out what it decides.
+
+One turn: all events since the last one, one multi-get, one decision, one write batch, one outbox
+per destination. What must be durable first waits for its position in the log; the storage thread
+flushes for all that wait. Dumb on purpose: every decision is the core's.
+
+Laws: turns run one after another in the order of their events; nothing of a turn is sent before
+its batch is written, nothing held before it is durable; a storage failure stops the node.
+Tests: tests/unit/runtime/test_pump.py. Source: design, section 3.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from kvnode.core.batch import Family
+from kvnode.core.keys import StorageKey
+from kvnode.core.messages import (
+    ClientPut,
+    Event,
+    Failure,
+    Instant,
+    NodeNumber,
+    PeerMessage,
+    PeerReplies,
+    PeerRequests,
+    PutResult,
+    ReplicaRead,
+    ReplicaReadReply,
+    ReplicaWrite,
+    ReplicaWriteReply,
+    Result,
+    SessionId,
+    SyncedUpTo,
+)
+from kvnode.core.node import Node, Turn
+from kvnode.storage.port import Engine, Position, ReadFailure, StorageStalled
+
+_STALL_RETRY_S = 0.002
+
+
+class Post(Protocol):
+    """Carries messages away."""
+
+    def to_peer(self, node: NodeNumber, messages: list[PeerMessage]) -> None:
+        """Send to another node; what cannot be sent is dropped."""
+
+    def to_client(self, session: SessionId, results: list[Result]) -> None:
+        """Answer a client; if it is gone the answers are dropped."""
+
+
+def now_us() -> Instant:
+    """Return the monotonic instant."""
+    return Instant(time.monotonic_ns() // 1_000)
+
+
+def wall_ms() -> int:
+    """Return physical time in ms since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class Pump:
+    """Drives one node's core."""
+
+    def __init__(
+        self,
+        node: Node,
+        engine: Engine,
+        post: Post,
+        *,
+        request_sync: Callable[[Position], None],
+        request_later: Callable[[Position], None],
+        on_alarm: Callable[[str], None],
+    ) -> None:
+        self._node = node
+        self._engine = engine
+        self._post = post
+        self._request_sync = request_sync
+        self._request_later = request_later
+        self._on_alarm = on_alarm
+        self._loop = asyncio.get_running_loop()
+        self._inbox: list[Event] = []
+        self._is_scheduled = False
+        self._stalled: Turn | None = None
+        self._held: deque[tuple[Position, dict[NodeNumber, list[PeerMessage]]]] = deque()
+        self._unsynced: deque[tuple[Position, int]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = Instant(0)
+        self.failed: asyncio.Future[None] = self._loop.create_future()
+        self.turns = 0
+        self.events = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits for a turn or for the log."""
+        return not self._inbox and not self._held and self._stalled is None
+
+    def submit(self, event: Event) -> None:
+        """Have the next turn take this event."""
+        self._inbox.append(event)
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon(self._run)
+
+    def on_synced(self, position: Position) -> None:
+        """The log is durable up to `position`: let go of what waited for it."""
+        turn = 0
+        while self._unsynced and self._unsynced[0][0] <= position:
+            turn = self._unsynced.popleft()[1]
+        if turn:
+            self.submit(SyncedUpTo(turn))
+        while self._held and self._held[0][0] <= position:
+            self._deliver(self._held.popleft()[1])
+
+    def _run(self) -> None:
+        """Run one turn; a crash in it is a bug, and stops the node loudly."""
+        self._is_scheduled = False
+        if self._stalled is not None or self.failed.done():
+            return
+        try:
+            self._turn()
+        except Exception as exc:  # noqa: BLE001 (handed on: it ends the node)
+            self.failed.set_exception(exc)
+
+    def _turn(self) -> None:
+        events, self._inbox = self._inbox, []
+        keys = self._node.plan(events)
+        records, unreadable = self._fetch(keys)
+        turn = self._node.apply(
+            events, records, unreadable=unreadable, now=now_us(), wall_ms=wall_ms()
+        )
+        self.turns += 1
+        self.events += len(events)
+        self._carry_out(turn)
+
+    def _fetch(
+        self, keys: list[StorageKey]
+    ) -> tuple[dict[StorageKey, bytes | None], frozenset[StorageKey]]:
+        if not keys:
+            return {}, frozenset()
+        records: dict[StorageKey, bytes | None] = {}
+        bad = []
+        for key, found in zip(keys, self._engine.multi_get(Family.RECORDS, keys), strict=True):
+            if isinstance(found, ReadFailure):
+                self._on_alarm(f"a record cannot be read: {found.reason}")
+                bad.append(key)
+                records[key] = None
+            else:
+                records[key] = found
+        return records, frozenset(bad)
+
+    def _carry_out(self, turn: Turn) -> None:
+        if turn.batch:
+            try:
+                position = self._engine.write(turn.batch)
+            except StorageStalled:
+                # Nothing was applied. No other turn may run before this one is written.
+                self._stalled = turn
+                self._loop.call_later(_STALL_RETRY_S, self._retry)
+                return
+            self._unsynced.append((position, turn.number))
+            self._request_later(position)
+        self._send(turn)
+        for alarm in self._node.take_alarms():
+            self._on_alarm(alarm)
+        self._rearm()
+
+    def _retry(self) -> None:
+        turn, self._stalled = self._stalled, None
+        if turn is None or self.failed.done():
+            return
+        try:
+            self._carry_out(turn)
+        except Exception as exc:  # noqa: BLE001 (handed on: it ends the node)
+            self.failed.set_exception(exc)
+        self._run()
+
+    def _send(self, turn: Turn) -> None:
+        out = turn.out
+        for session, results in out.clients.items():
+            self._post.to_client(session, results)
+        if out.peers:
+            self._deliver(out.peers)
+        if out.held_peers:
+            if self._engine.durable >= self._engine.written:
+                self._deliver(out.held_peers)
+            else:
+                self._held.append((self._engine.written, out.held_peers))
+                # Only what somebody waits for is hurried; the rest is synced within the period.
+                self._request_sync(self._engine.written)
+
+    def _deliver(self, boxes: dict[NodeNumber, list[PeerMessage]]) -> None:
+        own = self._node.number
+        for node, messages in boxes.items():
+            if node == own:
+                self._loop_back(messages)
+            else:
+                self._post.to_peer(node, messages)
+
+    def _loop_back(self, messages: list[PeerMessage]) -> None:
+        for event in as_events(self._node.number, messages):
+            self.submit(event)
+
+    def _rearm(self) -> None:
+        """Keep one timer at the core's next instant."""
+        due = self._node.coordinator.next_wake()
+        if due is None or (self._timer is not None and self._timer_at <= due):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = due
+        self._timer = self._loop.call_later(max(0, due - now_us()) / 1e6, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._run()
+
+
+def as_events(sender: NodeNumber, messages: Iterable[PeerMessage]) -> list[Event]:
+    """Return messages of a node as the events that they are for their receiver."""
+    boxes: dict[type, list[Any]] = {}
+    for message in messages:
+        boxes.setdefault(type(message), []).append(message)
+    events: list[Event] = []
+    if not boxes.keys().isdisjoint(_REQUESTS):
+        events.append(PeerRequests(sender, *(boxes.get(kind, ()) for kind in _REQUESTS)))
+    if not boxes.keys().isdisjoint(_REPLIES):
+        results = [*boxes.get(PutResult, ()), *boxes.get(Failure, ())]
+        events.append(
+            PeerReplies(
+                sender,
+                boxes.get(ReplicaWriteReply, ()),
+                boxes.get(ReplicaReadReply, ()),
+                results,
+            )
+        )
+    return events
+
+
+_REQUESTS = (ReplicaWrite, ReplicaRead, ClientPut)
+"""In the order of PeerRequests' fields."""
+_REPLIES = (ReplicaWriteReply, ReplicaReadReply, PutResult, Failure)

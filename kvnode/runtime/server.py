@@ -1,0 +1,357 @@
+"""A node put together: store, core, pump, links, services, and how they start and stop.
+
+Tests: tests/cluster/test_serve.py. Source: design, section 3.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import SERVICE_NAME as HEALTH
+from grpc_health.v1.health import aio as health
+from grpc_reflection.v1alpha import reflection
+
+from kvnode.core.batch import Family, WriteBatch
+from kvnode.core.bounds import Limits
+from kvnode.core.floors import Floors
+from kvnode.core.messages import (
+    ClientPut,
+    NodeNumber,
+    PeerMessage,
+    ReplicaRead,
+    ReplicaWrite,
+    Result,
+    SessionId,
+    Status,
+)
+from kvnode.core.node import Node
+from kvnode.core.topology import Durability, NodeId, Topology
+from kvnode.runtime.accept import PeerService
+from kvnode.runtime.admin import ClusterService
+from kvnode.runtime.birth import Birth
+from kvnode.runtime.clients import ClientService
+from kvnode.runtime.config import ClusterConfig, topology_at_birth
+from kvnode.runtime.edge import Edge
+from kvnode.runtime.http import HttpServer
+from kvnode.runtime.identity import TOPOLOGY, Identity
+from kvnode.runtime.links import Links
+from kvnode.runtime.peer_codec import PeerCodec
+from kvnode.runtime.pump import Pump, now_us
+from kvnode.runtime.settings import HTTP_PORT_OFFSET, ServeError
+from kvnode.runtime.topology_codec import decode_topology
+from kvnode.runtime.wire import server_options
+from kvnode.storage.committer import Committer
+from kvnode.storage.engine import RocksEngine, open_engine
+from kvnode.storage.folder import DataFolder
+from kvnode.storage.port import Position
+from kvnode.storage.rocks import Tuning
+from kvproto import kv_pb2, peer_pb2  # noqa: F401 (peer_pb2: its descriptors, for reflection)
+
+log = logging.getLogger(__name__)
+
+_SERVICES = ("kvnode.v1.KV", "kvnode.v1.Cluster", "kvnode.v1.Peer")
+_LINK_WAIT_S = 1.5
+"""A starting node is ready once it is linked with all peers, or after this long."""
+_DRAIN_POLL_S = 0.01
+_PULSE_S = 0.2
+_LIVE_S = 5.0
+_SCAN = 4_096
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_BOOT_KEY = b"boot"
+_REQUESTS = (ReplicaWrite, ReplicaRead, ClientPut)
+
+
+class Server:
+    """One node of a cluster, from its open store to its last sync."""
+
+    def __init__(
+        self,
+        node: Node,
+        identity: Identity,
+        engine: RocksEngine,
+        folder: DataFolder,
+        *,
+        limits: Limits,
+        birth: Birth,
+        listen: str,
+        overrides: Mapping[str, str],
+    ) -> None:
+        self.node = node
+        self.identity = identity
+        self._engine = engine
+        self._folder = folder
+        self._limits = limits
+        self._listen = listen
+        self._overrides = overrides
+        self._state = "starting"
+        self._pulse = time.monotonic()
+        self._alarms = 0
+        self._edge = Edge(lambda: node.topology, limits, cluster_key=birth.key, now_us=now_us)
+
+    @classmethod
+    def open(
+        cls,
+        *,
+        node_id: str,
+        config: ClusterConfig,
+        birth: Birth,
+        folder: DataFolder,
+        listen: str,
+        overrides: Mapping[str, str],
+        incarnation: int,
+        sync_journal: Path | None,
+    ) -> Server:
+        """Open the store and begin a life. Raises: StorageError."""
+        limits = config.limits
+        tuning = Tuning(block_cache=limits.block_cache_bytes)
+        engine = open_engine(folder.store_path, tuning=tuning, sync_journal=sync_journal)
+        topology = _known_topology(engine, topology_at_birth(config, birth.cluster_id))
+        member = topology.member(node_id)
+        assert member is not None, "the command checked that the node is a member"
+        floors = Floors()
+        if engine.damage:
+            log.error("store_damaged what=%s", "; ".join(engine.damage))
+        else:
+            floors.load(_scan_all(engine, Family.FLOORS))
+        node = Node(
+            number=member.number,
+            actor=incarnation,
+            topology=topology,
+            limits=limits,
+            cluster_key=birth.key,
+            floors=floors,
+        )
+        identity = Identity(node, NodeId(node_id), engine, incarnation)
+        identity.begin_life()
+        node.replica.is_proven = _is_proven(engine, folder, topology)
+        return cls(
+            node,
+            identity,
+            engine,
+            folder,
+            limits=limits,
+            birth=birth,
+            listen=listen,
+            overrides=overrides,
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set; then drain, sync and leave."""
+        loop = asyncio.get_running_loop()
+        codec = PeerCodec(self._edge, now_us)
+        self._pump = Pump(
+            self.node,
+            self._engine,
+            self,
+            request_sync=lambda position: self._committer.request(position),
+            request_later=lambda position: self._committer.request_later(position),
+            on_alarm=self._on_alarm,
+        )
+        pump = self._pump
+
+        def on_failure(exc: BaseException) -> None:
+            loop.call_soon_threadsafe(self._fence, exc)
+
+        def notify(position: Position) -> None:
+            loop.call_soon_threadsafe(pump.on_synced, position)
+
+        self._committer = Committer(
+            self._engine, notify, on_failure, periodic_s=self._limits.periodic_sync_ms / 1_000
+        )
+        self._clients = ClientService(self.node, self._edge, pump, self._limits)
+        self._peers = PeerService(self.identity, codec, pump, self._limits)
+        self.identity.pump = pump
+        async with asyncio.TaskGroup() as tasks:
+            watch = tasks.create_task(_watch(pump))
+            pulse = tasks.create_task(self._keep_pulse())
+            self._links = Links(
+                self.identity,
+                codec,
+                pump,
+                self._limits,
+                overrides=self._overrides,
+                tasks=tasks,
+            )
+            await self._serve(stop)
+            watch.cancel()
+            pulse.cancel()
+
+    # ---- the pump's post -----------------------------------------------------------------
+
+    def to_peer(self, node: NodeNumber, messages: list[PeerMessage]) -> None:
+        """Send requests on our own stream, replies on the peer's."""
+        requests: list[PeerMessage] = [one for one in messages if isinstance(one, _REQUESTS)]
+        if len(requests) == len(messages):
+            self._links.send(node, messages)
+        elif requests:
+            self._links.send(node, requests)
+            self._peers.reply(node, [one for one in messages if not isinstance(one, _REQUESTS)])
+        else:
+            self._peers.reply(node, messages)
+
+    def to_client(self, session: SessionId, results: list[Result]) -> None:
+        """Answer a client."""
+        self._clients.answer(session, results)
+
+    # ---- life ----------------------------------------------------------------------------
+
+    async def _serve(self, stop: asyncio.Event) -> None:
+        server = grpc.aio.server(options=server_options(streams=self._limits.client_streams))
+        cluster = ClusterService(
+            self.node, self.identity, self._engine, self._edge, lambda: self.state
+        )
+        server.add_generic_rpc_handlers(
+            (self._clients.handler(), self._peers.handler(), cluster.handler())
+        )
+        servicer = health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+        reflection.enable_server_reflection((*_SERVICES, HEALTH, reflection.SERVICE_NAME), server)
+        _bind(server, self._listen)
+        http = self._open_http()
+        await server.start()
+        self.identity.follow = lambda: self._links.follow(self.node.topology)
+        self.identity.follow()
+        log.info(
+            "serving node=%s address=%s incarnation=%016x start=%d",
+            self.identity.id, self._listen, self.identity.incarnation, self.identity.start_number,
+        )  # fmt: skip
+        await self._become_ready(servicer, stop)
+        await stop.wait()
+        await self._drain(servicer)
+        await server.stop(grace=0.1)
+        self._links.stop()
+        http.close()
+        self._committer.close()
+        self._engine.close()
+        self._folder.mark_clean_stop()
+        log.info("stopped clean=yes")
+
+    @property
+    def state(self) -> str:
+        """One of starting, up, unproven, stopping."""
+        if self._state == "up" and not self.node.replica.is_proven:
+            return "unproven"
+        return self._state
+
+    async def _become_ready(self, servicer: health.HealthServicer, stop: asyncio.Event) -> None:
+        deadline = time.monotonic() + _LINK_WAIT_S
+        while not stop.is_set() and time.monotonic() < deadline:
+            if all(peer.is_up for peer in self._links.peers.values()):
+                break
+            await asyncio.sleep(_DRAIN_POLL_S)
+        self._state = "up"
+        for name in ("", *_SERVICES):
+            await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+        log.info("ready peers_up=%d", sum(peer.is_up for peer in self._links.peers.values()))
+
+    async def _drain(self, servicer: health.HealthServicer) -> None:
+        """Refuse what is new, finish what is in flight, for at most `drain_ms`."""
+        self._state = "stopping"
+        log.info("stopping in_flight=%d", self.node.coordinator.in_flight)
+        await servicer.enter_graceful_shutdown()
+        self._clients.drain()
+        deadline = time.monotonic() + self._limits.drain_ms / 1_000
+        while time.monotonic() < deadline:
+            coordinator = self.node.coordinator
+            if not coordinator.in_flight and self._pump.is_idle and self._clients.is_idle:
+                break
+            await asyncio.sleep(_DRAIN_POLL_S)
+
+    async def _keep_pulse(self) -> None:
+        """Show the other threads that the loop turns, and look at the disk."""
+        while True:
+            self._pulse = time.monotonic()
+            self.node.replica.refuses = Status.REFUSED_FULL if self._engine.is_full else None
+            await asyncio.sleep(_PULSE_S)
+
+    def _open_http(self) -> HttpServer:
+        host, _, port = self._listen.rpartition(":")
+        return HttpServer(
+            host.strip("[]"),
+            int(port) + HTTP_PORT_OFFSET,
+            figures=self._figures,
+            is_live=lambda: time.monotonic() - self._pulse < _LIVE_S,
+            is_ready=lambda: self._state == "up" and time.monotonic() - self._pulse < _LIVE_S,
+        )
+
+    def _figures(self) -> Iterable[tuple[str, str, str, float]]:
+        node, pump = self.node, self._pump
+        yield "gauge", "up", "1 while the node takes requests.", float(self._state == "up")
+        yield "gauge", "proven", "1 if this node's reads count.", float(node.replica.is_proven)
+        yield "gauge", "epoch", "Epoch of the topology in force.", node.topology.epoch
+        yield "gauge", "peers_up", "Peers that are linked.", len(node.coordinator.reachable)
+        yield "gauge", "operations_in_flight", "Coordinated here.", node.coordinator.in_flight
+        yield "counter", "operations", "Clients' operations taken.", self._clients.operations
+        yield "counter", "turns", "Turns of the core.", pump.turns
+        yield "counter", "events", "Events that turns took.", pump.events
+        yield "counter", "writes", "Write batches given to the store.", self._engine.written
+        yield "counter", "alarms", "Lines of the log that someone should read.", self._alarms
+        yield "gauge", "records", "Records held (an estimate).", self._engine.approximate_count()
+        yield "gauge", "store_bytes", "Bytes on disk.", self._engine.size_bytes()
+
+    def _on_alarm(self, text: str) -> None:
+        self._alarms += 1
+        log.error("alarm %s", text)
+
+    def _fence(self, exc: BaseException) -> None:
+        if not self._pump.failed.done():
+            self._pump.failed.set_exception(exc)
+
+
+async def _watch(pump: Pump) -> None:
+    """A crash of the pump or of the storage thread ends the node."""
+    await pump.failed
+
+
+def _bind(server: grpc.aio.Server, address: str) -> None:
+    try:
+        bound = server.add_insecure_port(address)
+    except RuntimeError as exc:
+        raise ServeError(f"{address} cannot be listened on: is the port in use?") from exc
+    if bound == 0:
+        raise ServeError(f"{address} cannot be listened on: is the port in use?")
+
+
+def _known_topology(engine: RocksEngine, born: Topology) -> Topology:
+    """Return the newest topology that this node has followed; at birth, the file's."""
+    found = engine.multi_get(Family.META, [TOPOLOGY])[0]
+    if not isinstance(found, bytes):
+        return born
+    return decode_topology(kv_pb2.Topology.FromString(found))
+
+
+def _scan_all(engine: RocksEngine, family: Family) -> Iterable[tuple[bytes, bytes]]:
+    start = b""
+    while True:
+        page = engine.scan(family, start, None, _SCAN)
+        yield from page
+        if len(page) < _SCAN:
+            return
+        start = page[-1][0] + b"\x00"
+
+
+def _is_proven(engine: RocksEngine, folder: DataFolder, topology: Topology) -> bool:
+    """Say whether the store is known to hold all that it ever acknowledged.
+
+    After a clean stop it does. After a crash it does if every acknowledgement waited for the log,
+    or if the machine has not gone down since, for then the page cache kept the rest.
+    """
+    was_clean = folder.take_clean_stop()
+    boot = _BOOT_ID.read_bytes() if _BOOT_ID.exists() else b""
+    found = engine.multi_get(Family.META, [_BOOT_KEY])[0]
+    batch = WriteBatch()
+    batch.put(Family.META, _BOOT_KEY, boot)
+    engine.write(batch)
+    engine.flush()
+    if engine.damage:
+        return False
+    if was_clean or not isinstance(found, bytes):
+        return True
+    fsync = all(keyspace.durability is Durability.FSYNC for keyspace in topology.keyspaces)
+    return fsync or (boot != b"" and found == boot)
