@@ -52,6 +52,8 @@ class Write:
     outcome: str | None = None
     acked_us: int | None = None
     """When it was first acknowledged, perhaps to be stamped anew after that."""
+    may_lose: bool = False
+    """Acknowledged beside a newer rival, and not stamped anew."""
 
 
 @dataclass(slots=True, eq=False)
@@ -162,9 +164,13 @@ class Watch:
         if later is write:
             return False
         if write.value is not None and write.value in later.knows:
-            return True
+            # A put that was stamped anew took place after whoever saw its first attempt.
+            if len(write.write_ids) == 1 or _is_over(write, later.began_us):
+                return True
         ended = write.ended_us if write.outcome == OK else None
-        return not later.is_explicit and ended is not None and ended < later.began_us
+        if later.is_explicit or later.may_lose:
+            return False
+        return ended is not None and ended < later.began_us
 
     def _has_successor(self, write: Write) -> bool:
         return any(
@@ -180,6 +186,10 @@ class Watch:
         return any(covers(other.seen, dot) for dot in dots)
 
 
+def _is_over(write: Write, at_us: int) -> bool:
+    return write.ended_us is not None and write.ended_us < at_us
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """What one store held after a turn, as a story tells it."""
@@ -187,10 +197,26 @@ class Stored:
     key: StorageKey
     record: Record
 
-    def __repr__(self) -> str:
-        versions = [(v.dot, v.timestamp, bytes(v.value[:16])) for v in self.record.versions]
-        context = (sorted(self.record.context.vector.items()), sorted(self.record.context.dots))
-        return f"holds {versions} under {context} with votes {list(map(tuple, self.record.votes))}"
+    def brief(self) -> str:
+        """Return it on one line."""
+        record = self.record
+        versions = [
+            f"{brief_dot(v.dot)}={'deleted' if v.is_tombstone else repr(v.value)} at {v.timestamp}"
+            f" voted for by {[vote.owner for vote in record.votes if vote.dot == v.dot]}"
+            for v in record.versions
+        ]
+        return f"holds {'; '.join(versions)} under {brief_context(record.context)}"
+
+
+def brief_dot(dot: Dot) -> str:
+    """Return a dot with the first digits of its actor."""
+    return f"{dot.actor:016x}"[:4] + f":{dot.counter}"
+
+
+def brief_context(context: Context) -> str:
+    """Return a context: ranges, then single dots."""
+    ranges = [brief_dot(Dot(*entry)) for entry in sorted(context.vector.items())]
+    return f"<{' '.join([*ranges, *('=' + brief_dot(dot) for dot in sorted(context.dots))])}>"
 
 
 def cores(cluster: Cluster, key: StorageKey) -> dict[NodeNumber, bytes]:

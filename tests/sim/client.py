@@ -231,13 +231,19 @@ class _Putting:
         if write.acked_us is None:
             write.acked_us = self._cluster.now_us
         context = open_context(CLUSTER_KEY, write.key, result.context)
-        if result.newer and not write.is_explicit and self._client.restamps:
+        if result.newer and self._may_stamp_anew():
             write.seen = join(write.seen, context)
+            self._open = 0
             self._stamp_anew(result.newer + 1)
             self._try(None, None)
             return
         self._client.learn(write.key, context, write.knows | {write.value})
+        write.may_lose = result.newer != 0
         self._end(OK)
+
+    def _may_stamp_anew(self) -> bool:
+        # Of several attempts one may have been seen and superseded: then the rival is its heir.
+        return self._client.restamps and not self._write.is_explicit and self._open == 1
 
     def _again(self, avoid: NodeNumber) -> None:
         self._attempt += 1
@@ -249,7 +255,7 @@ class _Putting:
 
     def _on_deadline(self) -> None:
         if self._write.outcome is None:
-            self._end(UNCERTAIN if self._open or self._write.acked_us else NOT_APPLIED)
+            self._end(UNCERTAIN if self._open or self._write.acked_us is not None else NOT_APPLIED)
 
     def _end(self, outcome: str) -> None:
         self._write.outcome = outcome

@@ -22,6 +22,7 @@ from kvnode.core.bounds import Limits
 from kvnode.core.floors import Floors
 from kvnode.core.keys import StorageKey
 from kvnode.core.messages import (
+    ClientGet,
     ClientPut,
     Event,
     Failure,
@@ -44,7 +45,7 @@ from kvnode.core.node import Node
 from kvnode.core.topology import Keyspace, Member, NodeId, Topology
 from kvnode.storage.memory import MemoryEngine
 from kvnode.storage.port import ReadFailure
-from tests.sim.checks import Watch
+from tests.sim.checks import Stored, Watch, brief_context
 from tests.sim.network import Network
 
 CLUSTER_KEY = b"simulated cluster key, 32 bytes."
@@ -331,7 +332,11 @@ class Cluster:
         for fact in facts:
             key = getattr(fact, "key", None)
             if key is not None:
-                self.stories.setdefault(key, []).append(line)
+                self.stories.setdefault(key, []).append(self._brief(what, facts))
+
+    def _brief(self, what: str, facts: tuple[object, ...]) -> str:
+        told = " ".join(fact.brief() if isinstance(fact, Stored) else brief(fact) for fact in facts)
+        return f"{self.now_us / 1_000_000:>10.6f} s  {what} {told}"
 
     def digest(self) -> str:
         """Return the hash of all that happened."""
@@ -341,6 +346,26 @@ class Cluster:
         """Report a broken invariant with the seed and the key's story."""
         story = "\n".join(self.stories.get(key, [])[-80:])
         raise AssertionError(f"seed {self.seed}: {claim}\nstory of {key!r}:\n{story}")
+
+
+def brief(fact: object) -> str:
+    """Return a fact as a story tells it: messages without the bytes that they carry."""
+    match fact:
+        case ClientPut():
+            value = "delete" if fact.is_delete else repr(fact.value)
+            how = "explicitly" if fact.is_explicit else "plainly"
+            return (
+                f"put {value} {how} at {fact.timestamp} as {fact.write_id.hex()[:6]} "
+                f"over {brief_context(fact.seen)}"
+            )
+        case ClientGet():
+            return f"get with r={fact.r} beyond {brief_context(fact.seen)}"
+        case ReplicaWrite():
+            return f"{fact.kind.name} #{fact.id}"
+        case ReplicaRead():
+            return f"READ #{fact.id}"
+        case _:
+            return repr(fact)
 
 
 def _event(source: NodeNumber, message: PeerMessage) -> Event:
