@@ -75,6 +75,11 @@ def _refuse_unknown_flags(parser: Parser, words: Sequence[str]) -> None:
             raise UsageError(f"{parser.prog} has no flag {flag}{nearest(flag, known)}")
 
 
+def spelled(words: str, data: Path) -> str:
+    """Return the command line of `words` for the cluster in `data`, as one would type it here."""
+    return f"kvnode {words}" if data == DEFAULT_DATA else f"kvnode {words} --data {data}"
+
+
 # ---- values ----------------------------------------------------------------------------------
 
 

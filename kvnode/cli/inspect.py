@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from kvnode.cli import terminal
-from kvnode.cli.arguments import Arguments
+from kvnode.cli.arguments import Arguments, spelled
 from kvnode.cli.errors import FAILED, CommandError, UsageError, nearest
 from kvnode.cli.local import LocalCluster, LocalNode
 from kvnode.core.batch import Family
@@ -51,8 +51,9 @@ def _stopped(cluster: LocalCluster, name: str) -> LocalNode:
     node = cluster.nodes[name]
     running = node.process()
     if running is not None:
+        stop = spelled(f"kill {name} --signal TERM", cluster.directory)
         text = f"{name} is running (pid {running.pid}): `kvnode get --explain` asks it"
-        raise CommandError(f"{text}, and `kvnode kill {name}` stops it")
+        raise CommandError(f"{text}, and `{stop}` stops it")
     return node
 
 

@@ -11,9 +11,8 @@ import selectors
 import socket
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
-from kvnode.cli.arguments import DEFAULT_DATA, Arguments
+from kvnode.cli.arguments import Arguments, spelled
 from kvnode.cli.errors import CommandError
 
 _PROBE_S = 1.0
@@ -45,7 +44,7 @@ def nobody(addresses: Sequence[str], arguments: Arguments) -> str:
     where = ", ".join(addresses[:3]) + (", …" if len(addresses) > 3 else "")
     if arguments.seeds:
         return f"no node answers at {where}: is the cluster up? `kvnode up` starts one here"
-    return f"no node answers at {where}: `{_up(arguments.data)}` starts the cluster"
+    return f"no node answers at {where}: `{spelled('up', arguments.data)}` starts the cluster"
 
 
 def is_anyone_there(addresses: Sequence[str], *, timeout_s: float) -> bool:
@@ -88,7 +87,3 @@ def _first(selector: selectors.BaseSelector, deadline: float) -> bool:
 def _socket(key: selectors.SelectorKey) -> socket.socket:
     assert isinstance(key.fileobj, socket.socket)
     return key.fileobj
-
-
-def _up(data: Path) -> str:
-    return "kvnode up" if data == DEFAULT_DATA else f"kvnode up --data {data}"

@@ -10,6 +10,8 @@ kvnode/cli/local.py.
 from __future__ import annotations
 
 import functools
+import os
+import shutil
 import signal
 import sys
 import time
@@ -20,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 
 from kvnode.cli import terminal
-from kvnode.cli.arguments import DEFAULT_DATA, Arguments
+from kvnode.cli.arguments import Arguments, spelled
 from kvnode.cli.errors import FAILED, INTERRUPTED, CommandError, UsageError, nearest
 from kvnode.cli.local import CONFIG_FILE, LocalCluster
 from kvnode.runtime import config
@@ -83,7 +85,8 @@ def kill(arguments: Arguments) -> int:
     number = signal.Signals(arguments.signal)
     running = cluster.nodes[name].process()
     if running is None or not running.send(number):
-        raise CommandError(f"{name} is not running: `kvnode start {name}` starts it")
+        again = spelled(f"start {name}", arguments.data)
+        raise CommandError(f"{name} is not running: `{again}` starts it")
     if number in {signal.SIGKILL, signal.SIGTERM} and not running.wait(_KILL_WAIT_S):
         raise CommandError(f"{name} (pid {running.pid}) still runs {_KILL_WAIT_S:.0f} s later")
     print(f"{name} (pid {running.pid}) got {number.name}")
@@ -243,18 +246,27 @@ def _show_nodes(cluster: LocalCluster, arguments: Arguments) -> None:
 
 
 def _what_next(cluster: LocalCluster, arguments: Arguments) -> str:
-    data = "" if arguments.data == DEFAULT_DATA else f" --data {arguments.data}"
-    stop = f"kvnode down{data}" if arguments.detach else "Ctrl-C"
+    last = next(reversed(cluster.nodes))
     tips = [
-        (f"kvnode put{data} hello world", "store a value"),
-        (f"kvnode get{data} hello", "read it back"),
-        (f"kvnode kill{data} {next(reversed(cluster.nodes))}", "then read it again"),
-        (f"kvnode status{data}", "who is up"),
+        (_typed("put hello world", arguments), "store a value"),
+        (_typed("get hello", arguments), "read it back"),
+        (_typed(f"kill {last}", arguments), "then read it again"),
+        (_typed("status", arguments), "who is up"),
         (f'kvclient.Client("{cluster.addresses[0]}")', "the same from Python"),
-        (stop, "stop all nodes"),
+        (_typed("down", arguments) if arguments.detach else "Ctrl-C", "stop all nodes"),
     ]
     width = max(len(tip) for tip, _ in tips)
     return "Next:\n" + "\n".join(f"  {tip:<{width}}   {why}" for tip, why in tips)
+
+
+def _typed(words: str, arguments: Arguments) -> str:
+    """Return a command line that works from here, also where no `kvnode` is on the path."""
+    line = spelled(words, arguments.data)
+    called = Path(sys.argv[0])
+    found = shutil.which("kvnode")
+    if called.name != "kvnode" or (found is not None and Path(found).samefile(called)):
+        return line
+    return os.path.relpath(called) + line.removeprefix("kvnode")
 
 
 def _watch(cluster: LocalCluster) -> int:
@@ -270,7 +282,7 @@ def _watch(cluster: LocalCluster) -> int:
             if now[name] is not None and now[name] != pid:
                 print(f"{name} started (pid {now[name]})", flush=True)
         known = now
-    print("no node is left running: `kvnode up` starts them again")
+    print(f"no node is left running: `{spelled('up', cluster.directory)}` starts them again")
     return 0 if all(clean.values()) else FAILED
 
 
@@ -283,7 +295,8 @@ def _tell_end(cluster: LocalCluster, name: str, pid: int) -> bool:
     how = "ended" if status is None else f"exited with {status}"
     if status is not None and status < 0:
         how = f"was killed by {signal.Signals(-status).name}"
-    hint = f"`kvnode start {name}` starts it again; its log is {cluster.nodes[name].log}"
+    again = spelled(f"start {name}", cluster.directory)
+    hint = f"`{again}` starts it again; its log is {cluster.nodes[name].log}"
     print(f"kvnode: {name} {how}: {hint}", file=sys.stderr, flush=True)
     return status is None
 

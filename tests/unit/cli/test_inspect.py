@@ -75,7 +75,7 @@ def test_a_running_node_is_left_alone(run: Run, disk: Path, cluster: LocalCluste
     assert status == 1
     assert said == (
         f"kvnode: n1 is running (pid {pid}): `kvnode get --explain` asks it, "
-        "and `kvnode kill n1` stops it\n"
+        f"and `kvnode kill n1 --signal TERM --data {disk}` stops it\n"
     )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -19,7 +22,11 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[ServeOptions]:
         seen.append(options)
         return 0
 
+    def leave(status: int) -> NoReturn:
+        sys.exit(status)
+
     monkeypatch.setattr(runtime, "run", run)
+    monkeypatch.setattr(os, "_exit", leave)
     return seen
 
 

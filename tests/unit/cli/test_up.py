@@ -51,7 +51,7 @@ def test_up_starts_every_node_and_says_what_to_do_next(
     metrics = f"http://127.0.0.1:{base_port + 1001}/metrics"
     row = ["n2", f"127.0.0.1:{base_port + 1}", metrics, str(pids["n2"]), str(data / "n2")]
     assert "\t".join(row) in lines
-    assert f"  kvnode put --data {data} hello world" in out
+    assert f"  kvnode put hello world --data {data}  " in out
 
 
 def test_up_again_leaves_what_runs_alone_and_starts_the_rest(
@@ -151,7 +151,10 @@ def test_kill_sends_the_signal_and_waits_for_the_end(
     assert run("kill", "n2", "--data", data)[1] == f"n2 (pid {pid}) got SIGKILL\n"
     assert LocalCluster.open(data).running() == ("n1",)
     status, _, said = run("kill", "n2", "--data", data)
-    assert (status, said) == (1, "kvnode: n2 is not running: `kvnode start n2` starts it\n")
+    assert (status, said) == (
+        1,
+        f"kvnode: n2 is not running: `kvnode start n2 --data {data}` starts it\n",
+    )
 
 
 def test_an_unknown_node_is_wrong_usage_and_names_the_nearest(
@@ -238,7 +241,7 @@ def test_a_node_that_dies_is_told_and_not_started_again(
         until(child, "stop all nodes")
         run("kill", "n2", "--data", data)
         assert until(child, "n2").startswith(
-            "kvnode: n2 was killed by SIGKILL: `kvnode start n2` starts it again"
+            f"kvnode: n2 was killed by SIGKILL: `kvnode start n2 --data {data}` starts it again"
         )
         run("start", "n2", "--data", data)
         assert until(child, "n2").startswith("n2 started (pid ")
