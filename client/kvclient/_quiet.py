@@ -4,7 +4,7 @@ Decides that gRPC prints errors alone, unless the environment says otherwise. It
 announce every node that stops ("Got goaway", level INFO) in the middle of a program's output, and
 warn at every fork, which this library answers itself.
 Law: a variable that is set stays as it is.
-Tests: tests/unit/client/test_quiet.py.
+Tests: tests/unit/client/test_api.py.
 Left out: Python's logging, which is the program's to set up.
 """
 

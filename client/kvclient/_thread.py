@@ -66,8 +66,8 @@ class PollerNoise(logging.Filter):
     """Keeps two known complaints of grpc.aio's poller from the user's stderr.
 
     With several event loops in a process, it wakes them all and only one finds something to read;
-    asyncio then logs the others' BlockingIOError. And what a loop left behind when it was closed, the
-    poller still tries to deliver. Neither means anything.
+    asyncio then logs the others' BlockingIOError. And what a loop left behind when it was closed
+    it still tries to deliver. Neither means anything.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:

@@ -14,14 +14,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from kvclient import answers, request
 from kvclient._thread import FORKED, generation
 from kvclient.bounds import BOUNDS, Bounds
 from kvclient.cluster import Cluster
 from kvclient.operation import Operation
-from kvclient.request import Key, Value
+from kvclient.request import Items, Key, Value
 from kvclient.results import Conflict, Metrics, Record, Status, WriteResult
 from kvclient.routing import Topology, parse_seeds
 from kvclient.session import Session
@@ -39,9 +39,10 @@ def make_session(option: SessionOption, bounds: Bounds) -> Session | None:
     return None if option is False else Session(option, bounds=bounds)
 
 
-def pairs_of(items: Mapping[Key, Value] | Iterable[tuple[Key, Value]]) -> list[tuple[Key, Value]]:
+def pairs_of(items: Items) -> list[tuple[Key, Value]]:
     """Return a mapping's items, or the pairs themselves."""
-    return list(items.items() if isinstance(items, Mapping) else items)
+    pairs: Iterable[Any] = items.items() if isinstance(items, Mapping) else items
+    return list(pairs)
 
 
 class AsyncPort:
@@ -217,7 +218,7 @@ class AsyncKeyspace:
 
     async def put_many(
         self,
-        items: Mapping[Key, Value] | Iterable[tuple[Key, Value]],
+        items: Items,
         *,
         ttl: float | None = None,
         w: int | None = None,

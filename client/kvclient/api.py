@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -33,7 +33,7 @@ from kvclient.aio import (
 from kvclient.bounds import BOUNDS, Bounds
 from kvclient.cluster import Cluster
 from kvclient.operation import Operation
-from kvclient.request import Key, Value
+from kvclient.request import Items, Key, Value
 from kvclient.results import Conflict, Metrics, Record, Status, WriteResult
 from kvclient.routing import Topology, parse_seeds
 from kvclient.session import Session
@@ -208,7 +208,7 @@ class Keyspace:
 
     def put_many(
         self,
-        items: Mapping[Key, Value] | Iterable[tuple[Key, Value]],
+        items: Items,
         *,
         ttl: float | None = None,
         w: int | None = None,

@@ -3,7 +3,7 @@
 Carries out what the engine decides, in one event loop. Laws: `connect` answers within its time-out,
 naming what was tried; a newer topology is followed, an older one ignored; `close` leaves nothing
 behind.
-Tests: tests/unit/client/test_cluster.py.
+Tests: tests/unit/client/test_api.py and test_aio.py.
 Source: DESIGN.md, sections 2.9 and 6.
 Left out: threads (`_thread`) and what users touch (`api`).
 """

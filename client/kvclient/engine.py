@@ -139,6 +139,7 @@ class Engine:
                     operation.partition,
                     context=operation.seen,
                     sent=operation.context,
+                    watermark=operation.watermark,
                 )
             self._finish(operation)
 

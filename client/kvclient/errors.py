@@ -10,9 +10,9 @@ or was taken through a fork: those are the program's mistakes, not the store's a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 Outcome = Literal["ok", "not applied", "uncertain"] | None
 
@@ -141,8 +141,8 @@ class PartialFailure(KVError):
         errors: only the failed ones.
     """
 
-    def __init__(self, results: Mapping[str | bytes, object]) -> None:
-        self.results = dict(results)
+    def __init__(self, results: Mapping[Any, object]) -> None:
+        self.results: dict[Any, object] = dict(results)
         self.errors = {key: x for key, x in self.results.items() if isinstance(x, KVError)}
         first = next(iter(self.errors.values()), None)
         super().__init__(
@@ -166,8 +166,7 @@ class MultipleValues(KVError):
         self.context = context
 
 
-def _worst(errors: object) -> Outcome:
-    assert hasattr(errors, "__iter__")
+def _worst(errors: Iterable[KVError]) -> Outcome:
     outcomes = {error.outcome for error in errors}
     if "uncertain" in outcomes:
         return "uncertain"

@@ -13,13 +13,20 @@ copied.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
 
 from kvclient.bounds import BOUNDS
 from kvclient.errors import InvalidRequest
 from kvclient.operation import GET_EXPLAIN, PUT_DELETE, PUT_EXPLICIT, Operation
 
-Key = str | bytes
-Value = bytes | bytearray | memoryview
+Key: TypeAlias = str | bytes
+Value: TypeAlias = bytes | bytearray | memoryview
+
+Items: TypeAlias = (
+    Mapping[str, Value] | Mapping[bytes, Value] | Mapping[Key, Value] | Iterable[tuple[Key, Value]]
+)
+"""What `put_many` takes. Mappings one by one, since the type of their keys is invariant."""
 
 KEYSPACE_BYTES = 255
 

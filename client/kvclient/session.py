@@ -101,15 +101,25 @@ class Session:
             return b"", self._packed_mark(partition)
 
     def remember(
-        self, keyspace: str, key: bytes, partition: int, *, context: bytes, sent: bytes
+        self,
+        keyspace: str,
+        key: bytes,
+        partition: int,
+        *,
+        context: bytes,
+        sent: bytes,
+        watermark: bytes = b"",
     ) -> None:
-        """Take in the context of an answer. `sent` went with the question; the answer covers it."""
+        """Take in the context of an answer that covers `sent` and, if a read's, `watermark`."""
         if not context:
             return
         name = (keyspace, key)
         with self._lock:
             old = self._entries.get(name)
-            if old is None or (old.context == sent and not old.beside):
+            if old is None:
+                beside = self._beside(partition, context, watermark)
+                self._entries[name] = _Entry(context, partition, beside)
+            elif old.context == sent and old.beside == watermark:
                 self._entries[name] = _Entry(context, partition, b"")
             else:
                 self._entries[name] = self._merged(old, context)
@@ -122,6 +132,12 @@ class Session:
         with self._lock:
             packed = zlib.compress(self._dump(), 6)
         return base64.urlsafe_b64encode(packed).decode()
+
+    def _beside(self, partition: int, context: bytes, covered: bytes) -> bytes:
+        """What a key that comes back from the watermark must go on to carry of it."""
+        if partition not in self._marks or self._packed_mark(partition) == covered:
+            return b""
+        return pack_pairs(_beyond(self._marks[partition].items(), pairs_of(context) or {}).items())
 
     def _merged(self, old: _Entry, context: bytes) -> _Entry:
         """Answers that crossed: the later one leads, pairs that it lacks stand beside it."""
@@ -147,15 +163,17 @@ class Session:
         if pairs is None:
             self.forgotten += 1
             return
-        self._raise_mark(entry.partition, pairs.items())
         self._raise_mark(entry.partition, _PAIR.iter_unpack(entry.beside))
+        self._raise_mark(entry.partition, pairs.items())
 
     def _raise_mark(self, partition: int, pairs: Iterable[tuple[int, ...]]) -> None:
         mark = self._marks.setdefault(partition, {})
         before = len(mark)
         for actor, counter in pairs:
-            # Taken out first, so that the order of the dict is from the stalest actor.
-            mark[actor] = max(counter, mark.pop(actor, 0))
+            if mark.get(actor, 0) < counter:
+                # Taken out first, so that the order of the dict is from the stalest actor.
+                mark.pop(actor, None)
+                mark[actor] = counter
         self._pair_count += len(mark) - before
         self._packed.pop(partition, None)
         while len(mark) > self._partition_bound:

@@ -90,7 +90,8 @@ Script = Callable[[Row], Any]
 def rows_of(node: str, request: pb.PipelineRequest) -> Iterator[Row]:
     """Yield the operations of a frame."""
     names = list(request.keyspaces)
-    for kind, columns in (("get", request.gets), ("put", request.puts)):
+    both: tuple[tuple[str, Any], ...] = (("get", request.gets), ("put", request.puts))
+    for kind, columns in both:
         for at in range(len(columns.id)):
             yield Row(
                 node,
@@ -114,7 +115,7 @@ def _at(column: Any, at: int, default: Any) -> Any:
     return column[at] if len(column) else default
 
 
-class FakeNode(grpc.GenericRpcHandler):  # type: ignore[misc]
+class FakeNode(grpc.GenericRpcHandler):
     """One node: a gRPC server and the script of its behaviour."""
 
     def __init__(self, cluster: FakeCluster, number: int) -> None:
@@ -136,7 +137,7 @@ class FakeNode(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def service(self, details: Any) -> Any:
         """Route a method; the generic form, since there are no generated stubs."""
-        methods = {
+        methods: dict[str, Any] = {
             "/kvnode.v1.KV/Pipeline": grpc.stream_stream_rpc_method_handler(self._pipeline),
             "/kvnode.v1.Cluster/GetTopology": grpc.unary_unary_rpc_method_handler(self._topology),
             "/kvnode.v1.Cluster/GetStatus": grpc.unary_unary_rpc_method_handler(self._status),
@@ -325,7 +326,7 @@ class FakeCluster:
     def wait_for(self, condition: Callable[[], Any], timeout_s: float = 10.0) -> None:
         """Wait until what the nodes received meets a condition."""
         with self.changed:
-            assert self.changed.wait_for(condition, timeout_s), self.received
+            assert self.changed.wait_for(condition, timeout_s), len(self.received)
 
     def node(self, node_id: str) -> FakeNode:
         return next(node for node in self.nodes if node.id == node_id)

@@ -1,0 +1,82 @@
+"""The laws of a lane: when a frame leaves, and what is in it."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvclient.bounds import Bounds
+from kvclient.operation import Lane, Operation
+
+FLUSH_S = 0.004
+
+
+def lane_of(**bounds: float) -> Lane:
+    return Lane("n1", wake=lambda: None, dial=lambda: None, bounds=Bounds(**bounds))  # type: ignore[arg-type]
+
+
+def queue(lane: Lane, count: int, *, now: float = 0.0, size: int = 1) -> list[Operation]:
+    operations = []
+    for number in range(count):
+        operation = Operation("default", b"k", is_put=True, value=b"v" * size)
+        operation.id = len(lane.unanswered) + len(lane.outbox) + 1000 * number + 1
+        lane.queue(operation, now)
+        operations.append(operation)
+    return operations
+
+
+def test_an_idle_lane_sends_at_once() -> None:
+    lane = lane_of()
+    assert lane.wait_s(0.0) is None
+    queue(lane, 1)
+    assert lane.wait_s(0.0) == 0.0
+
+
+def test_a_frame_waits_until_it_is_half_of_all_in_flight() -> None:
+    lane = lane_of()
+    queue(lane, 4)
+    lane.take()
+    queue(lane, 3, now=1.0)
+    assert lane.wait_s(1.0) == pytest.approx(FLUSH_S)
+    queue(lane, 1, now=1.0)
+    assert lane.wait_s(1.0) == 0.0
+
+
+def test_a_frame_waits_no_longer_than_the_flush_time_of_its_first_operation() -> None:
+    lane = lane_of()
+    queue(lane, 4)
+    lane.take()
+    queue(lane, 1, now=1.0)
+    queue(lane, 1, now=1.003)
+    assert lane.wait_s(1.0 + FLUSH_S) == 0.0
+
+
+def test_a_frame_is_bounded_in_operations_and_bytes() -> None:
+    lane = lane_of(frame_operations=3, frame_bytes=1000)
+    queue(lane, 5)
+    assert len(lane.take()) == 3
+    assert len(lane.take()) == 2
+    queue(lane, 3, size=400)
+    assert len(lane.take()) == 2
+
+
+def test_a_value_larger_than_a_frame_travels_alone() -> None:
+    lane = lane_of(frame_bytes=1000)
+    queue(lane, 2, size=5000)
+    assert len(lane.take()) == 1
+    assert len(lane.take()) == 1
+
+
+def test_what_was_finished_in_the_outbox_does_not_leave() -> None:
+    lane = lane_of()
+    first, second = queue(lane, 2)
+    first.is_done = True
+    assert lane.take() == [second]
+    assert first.id not in lane.unanswered
+
+
+def test_a_node_that_owes_nothing_is_not_silent() -> None:
+    lane = lane_of(silence_ms=200.0)
+    assert not lane.is_silent(100.0)
+    queue(lane, 1, now=100.0)
+    assert not lane.is_silent(100.1)
+    assert lane.is_silent(100.3)
