@@ -148,7 +148,7 @@ class Node:
                 self._ahead_ms[node] = ahead_ms
                 self._judge_clock()
             case TopologyChanged(topology):
-                self.replica.topology = topology
+                self.replica.follow(topology)
             case _:
                 assert_never(event)
 

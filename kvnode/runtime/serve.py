@@ -55,7 +55,7 @@ def run(options: ServeOptions) -> int:
     try:
         return _run(options)
     except (ServeError, ConfigError, BirthError, FolderError, StorageError) as exc:
-        print(f"kvnode serve: {exc}", file=sys.stderr)
+        _tell(f"{exc}")
         log.error("refused why=%s", exc)
         return 1
 
@@ -114,11 +114,15 @@ async def _until_told(server: object) -> int:
         await server.run(stop)
     except BaseException as exc:
         log.critical("crashed", exc_info=exc)
-        print(f"kvnode serve: crashed: {_root(exc)}", file=sys.stderr)
+        _tell(f"crashed: {_root(exc)}")
         # Nothing that runs now could make the disk any truer: go, as a kill would.
         logging.shutdown()
         os._exit(70)
     return 0
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(f"kvnode serve: {text}\n")
 
 
 def _root(exc: BaseException) -> BaseException:
@@ -160,7 +164,7 @@ def _warn(options: ServeOptions, config: ClusterConfig, listen: str) -> None:
     if not _is_loopback(listen.rpartition(":")[0].strip("[]")):
         text = f"{listen} is open to the network without TLS or authentication (--insecure)"
         log.warning("insecure %s", text)
-        print(f"kvnode serve: warning: {text}", file=sys.stderr)
+        _tell(f"warning: {text}")
     if any(not keyspace.sloppy for keyspace in config.keyspaces):
         return
     log.info("sloppy quorums wait for hinted handoff: only primaries count towards w so far")

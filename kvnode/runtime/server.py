@@ -149,8 +149,8 @@ class Server:
             self.node,
             self._engine,
             self,
-            request_sync=lambda position: self._committer.request(position),
-            request_later=lambda position: self._committer.request_later(position),
+            request_sync=self._sync_soon,
+            request_later=self._sync_later,
             on_alarm=self._on_alarm,
         )
         pump = self._pump
@@ -294,6 +294,14 @@ class Server:
         yield "counter", "alarms", "Lines of the log that someone should read.", self._alarms
         yield "gauge", "records", "Records held (an estimate).", self._engine.approximate_count()
         yield "gauge", "store_bytes", "Bytes on disk.", self._engine.size_bytes()
+
+    # The committer needs the pump and the pump the committer: these two close the circle.
+
+    def _sync_soon(self, position: Position) -> None:
+        self._committer.request(position)
+
+    def _sync_later(self, position: Position) -> None:
+        self._committer.request_later(position)
 
     def _on_alarm(self, text: str) -> None:
         self._alarms += 1
