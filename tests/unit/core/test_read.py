@@ -200,6 +200,13 @@ def test_votes_that_differ_are_no_reason_to_mend() -> None:
     assert read.fx.mended == {}
 
 
+def test_a_story_has_the_votes_of_all_that_answered() -> None:
+    read = Reading(explain=True)
+    read.hear(1, record(version("a1"), votes=((1, "a1"),)))
+    read.hear(2, record(version("a1"), votes=((2, "a1"),)))
+    assert [vote.owner for vote in read.fx.answers[0][1].votes] == [1, 2]
+
+
 def test_an_owner_is_heard_once_and_strangers_never() -> None:
     read = Reading()
     read.hear(9, OLD)
