@@ -48,6 +48,8 @@ class Write:
     began_us: int
     write_ids: list[bytes] = field(default_factory=list)
     stamps: list[int] = field(default_factory=list)
+    attempts: int = 0
+    """Requests that reached a node."""
     ended_us: int | None = None
     outcome: str | None = None
     acked_us: int | None = None
@@ -164,8 +166,8 @@ class Watch:
         if later is write:
             return False
         if write.value is not None and write.value in later.knows:
-            # A put that was stamped anew took place after whoever saw its first attempt.
-            if len(write.write_ids) == 1 or _is_over(write, later.began_us):
+            # Who is still trying writes again: after whoever saw an earlier attempt of it.
+            if write.attempts == 1 or _is_over(write, later.began_us):
                 return True
         ended = write.ended_us if write.outcome == OK else None
         if later.is_explicit or later.may_lose:

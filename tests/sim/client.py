@@ -188,6 +188,7 @@ class _Putting:
         hear = partial(self._hear, len(self._write.write_ids))
         if self._client.send(node, self._request, hear):
             self._open += 1
+            self._write.attempts += 1
             attempt = self._attempt
             self._cluster.later(self._patience_us, lambda: self._give_up(attempt, node))
         else:
