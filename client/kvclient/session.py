@@ -9,8 +9,9 @@ Source: Terry et al., "Session Guarantees for Weakly Consistent Replicated Data"
 Left out: checking a context's MAC (nodes do), and judging whether an answer covers what was sent
 (nodes keep asking until it does).
 
-A context is opaque but for its shape: a format byte (1), pairs of actor and counter (16 bytes,
-little endian), a MAC of 16 bytes.
+A context is opaque but for its shape: a format byte (1), how many of the pairs are single dots (2
+bytes), pairs of actor and counter (16 bytes, little endian, single dots last), a MAC of 16 bytes.
+A single dot counts here like a pair: a watermark may ask for more than was seen, never for less.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from kvclient.errors import InvalidRequest
 from kvproto.token import partition_of, token
 
 CONTEXT_FORMAT = 1
+CONTEXT_HEAD_BYTES = 3
 MAC_BYTES = 16
 TOKEN_FORMAT = 1
 _PAIR = Struct("<QQ")
@@ -48,10 +50,10 @@ class _Entry(NamedTuple):
 
 def pairs_of(context: bytes) -> Pairs | None:
     """Return actor to counter of a context, or None if its format is unknown."""
-    body = len(context) - 1 - MAC_BYTES
+    body = len(context) - CONTEXT_HEAD_BYTES - MAC_BYTES
     if body < 0 or body % _PAIR.size or context[0] != CONTEXT_FORMAT:
         return None
-    return dict(_PAIR.iter_unpack(context[1:-MAC_BYTES]))
+    return dict(_PAIR.iter_unpack(context[CONTEXT_HEAD_BYTES:-MAC_BYTES]))
 
 
 def pack_pairs(pairs: Iterable[tuple[int, int]]) -> bytes:

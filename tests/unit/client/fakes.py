@@ -32,7 +32,7 @@ ACTOR = 7
 
 def context_of(*pairs: tuple[int, int]) -> bytes:
     """Return a context in the shape that nodes give out."""
-    return b"\x01" + pack_pairs(pairs) + b"M" * 16
+    return b"\x01\x00\x00" + pack_pairs(pairs) + b"M" * 16
 
 
 @dataclass(frozen=True)

@@ -185,6 +185,6 @@ def test_what_is_sent_covers_all_that_was_returned(
     for key, expected in seen.items():
         context, extra = session.recall("default", key, 0)
         sent = pairs_of(context) or {} if context else {}
-        beside = pairs_of(b"\x01" + extra + b"M" * 16) or {}
+        beside = pairs_of(b"\x01\x00\x00" + extra + b"M" * 16) or {}
         covered = {actor: max(sent.get(actor, 0), beside.get(actor, 0)) for actor in expected}
         assert all(covered[actor] >= counter for actor, counter in expected.items())
