@@ -11,16 +11,18 @@ from kvnode.core.keys import encode_key
 from kvnode.core.record import (
     FORMAT,
     DamagedRecord,
+    cast_vote,
     core_of,
     decode,
     decode_pairs,
     encode,
     encode_pairs,
     fits,
+    read_lone,
     seal,
     verify,
 )
-from kvnode.core.versions import EMPTY, Context, Dot, Record, Version, Vote
+from kvnode.core.versions import EMPTY, Context, Dot, Record, Version, Vote, with_vote
 from tests.unit.core.builders import KEY, context, dot, record, stamp, tombstone, version
 
 OTHER_KEY = encode_key("default", b"other")
@@ -142,6 +144,52 @@ def test_no_core_begins_with_another() -> None:
     states = [EMPTY, record(version("a1")), FULL, record(seen=context("a1"))]
     cores = [core_of(encode(KEY, state)) for state in states]
     assert not any(a.startswith(b) for a in cores for b in cores if a is not b)
+
+
+# ---- the short way through a record of one version ----------------------------------------------
+
+LONE = [
+    record(version("a1")),
+    record(version("a1", b"", extension=b"ext", expires_ms=5), seen=context("a4", "b2")),
+    record(tombstone("c3", ms=8), votes=((1, "c3"), (4, "c3"))),
+]
+
+
+@pytest.mark.parametrize("state", LONE)
+def test_a_lone_version_is_read_as_decode_would(state: Record) -> None:
+    [held] = state.versions
+    lone = read_lone(KEY, encode(KEY, state))
+    assert lone is not None
+    assert (lone.context, lone.dot) == (state.context.vector, held.dot)
+    assert (lone.timestamp, lone.write_id) == (held.timestamp, held.write_id)
+    assert lone.is_tombstone is held.is_tombstone
+
+
+@pytest.mark.parametrize(
+    "state", [EMPTY, FULL, record(version("a1"), seen=context("a1", single=("b1",)))]
+)
+def test_any_other_record_is_not_taken_for_a_lone_version(state: Record) -> None:
+    assert read_lone(KEY, encode(KEY, state)) is None
+
+
+@pytest.mark.parametrize("state", [*LONE, FULL])
+def test_the_short_way_notices_any_flipped_bit_and_any_cut(state: Record) -> None:
+    data = encode(KEY, state)
+    flipped = [
+        data[:place] + bytes((data[place] ^ 1 << bit,)) + data[place + 1 :]
+        for place in range(len(data))
+        for bit in range(8)
+    ]
+    for bad in [*flipped, *(data[:end] for end in range(len(data))), data + b"#"]:
+        with pytest.raises(DamagedRecord):
+            read_lone(KEY, bad)
+
+
+@pytest.mark.parametrize("state", LONE)
+@pytest.mark.parametrize("owner", [0, 1, 2, 9, 0xFFFF_FFFF])
+def test_a_vote_cast_on_the_bytes_is_a_vote_cast_on_the_record(state: Record, owner: int) -> None:
+    voted = with_vote(state, Vote(owner, state.versions[0].dot))
+    assert cast_vote(KEY, encode(KEY, state), owner) == encode(KEY, voted)
 
 
 # ---- seals --------------------------------------------------------------------------------------
