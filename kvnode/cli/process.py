@@ -1,9 +1,9 @@
 """Which process is it? A pid alone names a different process once the first one is gone.
 
 Decides how a process that we started is found again later, from another command: by its pid *and*
-the moment it was born. Laws: a reused pid is never taken for ours; a zombie is dead. On Linux from
-/proc, elsewhere from `ps`. Held by tests/unit/cli/test_process.py. Leaves out who starts and stops
-processes: kvnode/cli/local.py.
+the moment it was born. Laws: a reused pid is never taken for ours; a zombie is dead once all of
+its threads are. On Linux from /proc, elsewhere from `ps`. Held by tests/unit/cli/test_process.py.
+Leaves out who starts and stops processes: kvnode/cli/local.py.
 """
 
 from __future__ import annotations
@@ -93,8 +93,10 @@ def _birth_by_proc(pid: int) -> str | None:
         return None
     # The name stands in parentheses and may hold anything, parentheses and spaces included.
     fields = text.rpartition(")")[2].split()
-    state, born = fields[0], fields[19]
-    return None if state in "ZX" else born
+    state, threads, born = fields[0], int(fields[17]), fields[19]
+    # A killed leader is a zombie while its other threads still die, and with them the ports and
+    # locks that the process held.
+    return None if state in "ZX" and threads <= 1 else born
 
 
 def _birth_by_ps(pid: int) -> str | None:

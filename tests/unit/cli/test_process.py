@@ -8,8 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from kvnode.cli import process
 from kvnode.cli.process import Process
+from tests.support.stores import wait_until
 
 _WAITING = [sys.executable, "-c", "import sys; sys.stdin.read()"]
 
@@ -39,6 +42,27 @@ def test_a_zombie_is_dead() -> None:
     assert seen.wait(5)  # not reaped yet: that comes below
     child.communicate()
     assert not seen.send(signal.SIGTERM)
+
+
+_LEADERLESS = """
+import ctypes, platform, sys, threading
+threading.Thread(target=lambda: print(flush=True) or sys.stdin.read()).start()
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)  # this thread ends
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="told from /proc only")
+def test_a_zombie_whose_other_threads_live_still_holds_its_ports() -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", _LEADERLESS], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert child.stdout is not None
+    child.stdout.readline()
+    wait_until(lambda: "Z (zombie)" in Path(f"/proc/{child.pid}/status").read_text())
+    seen = process.observed(child.pid)
+    assert seen is not None
+    child.communicate()
+    assert not seen.is_alive()
 
 
 def test_waiting_for_one_that_lives_on_ends_in_time() -> None:
