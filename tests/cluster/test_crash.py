@@ -1,0 +1,87 @@
+"""Nothing that a node acknowledged is missing on its disk, after a kill and after a power cut.
+
+A killed process loses nothing that reached the page cache, so a kill alone cannot show a missing
+sync: the power-cut tests cut each log to its last completed sync (tests/support/powercut.py), and
+the last of them shows that they would catch a node that does not sync.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from tests.support import seeds
+from tests.support.journaled import journal_of, program
+from tests.support.load import Writers, acked_by, missing_on
+from tests.support.nodes import Nodes
+from tests.support.powercut import cut_power
+
+Cluster = Callable[..., Nodes]
+
+_ROUNDS = 20
+_PATIENT = "\n[limits]\nperiodic_sync_ms = 60000\n"
+"""Only what somebody waits for is synced: no later sync hides a missing one."""
+
+_SOON_S = 2.0
+"""Where all nodes die, the writes under way may as well give up."""
+
+
+@pytest.mark.timeout(180)
+def test_a_kill_under_load_loses_nothing_that_was_acknowledged(cluster: Cluster) -> None:
+    chance = random.Random(seeds.derive(seeds.run_seed(), "kills"))
+    nodes = cluster()
+    checked: dict[str, set[bytes]] = {name: set() for name in nodes.ids}
+    with nodes.client() as client, Writers(client) as writers:
+        for _ in range(_ROUNDS):
+            victim = chance.choice(nodes.ids)
+            writers.wait_for(chance.randint(1, 200))
+            nodes.kill(victim)
+            with writers.resting():
+                check_new(nodes, victim, writers, checked[victim])
+                nodes.start(victim)
+                nodes.wait_linked()
+    assert writers.failed == []
+    assert sum(map(len, checked.values())) > 10 * _ROUNDS
+    nodes.kill()
+    for name in nodes.ids:
+        assert missing_on(nodes.store(name), acked_by(name, writers.acked)) == []
+
+
+def check_new(nodes: Nodes, name: str, writers: Writers, checked: set[bytes]) -> None:
+    """Check what a dead node has acknowledged since it was last checked."""
+    promised = acked_by(name, writers.acked)
+    new = {key: value for key, value in promised.items() if key not in checked}
+    assert missing_on(nodes.store(name), new) == []
+    checked.update(new)
+
+
+def test_when_power_is_lost_everywhere_every_acknowledged_write_survives(cluster: Cluster) -> None:
+    nodes = cluster(program=program("faithful"), settings=_PATIENT)
+    with nodes.client(timeout=_SOON_S) as client, Writers(client) as writers:
+        writers.wait_for(500)
+        nodes.kill()
+    acked = dict(writers.acked)
+    for name in nodes.ids:
+        cut_power(nodes.store(name), journal_of(nodes.node(name).folder))
+        assert missing_on(nodes.store(name), acked_by(name, acked)) == []
+    nodes.start()
+    nodes.wait_linked()
+    with nodes.client() as client:
+        found = client.get_many(acked)
+    assert found == [write.value for write in acked.values()]
+
+
+def test_a_node_that_does_not_sync_is_caught_by_a_power_cut_and_not_by_a_kill(
+    cluster: Cluster,
+) -> None:
+    nodes = cluster(program=program("hasty"), settings=_PATIENT)
+    with nodes.client(timeout=_SOON_S) as client, Writers(client) as writers:
+        writers.wait_for(100)
+        nodes.kill()
+    for name in nodes.ids:
+        promised = acked_by(name, writers.acked)
+        assert missing_on(nodes.store(name), promised) == []
+        cut_power(nodes.store(name), journal_of(nodes.node(name).folder))
+        assert len(missing_on(nodes.store(name), promised)) == len(promised) > 0

@@ -1,0 +1,47 @@
+"""A node that notes each completed sync beside its store, for power-cut tests.
+
+    python -m tests.support.journaled faithful|hasty --node ... (the words of `kvnode serve`)
+
+`hasty` is the broken variant that those tests must catch: it calls a log durable without having
+synced it. A kill cannot tell the two apart. Its test file is tests/cluster/test_crash.py.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from kvnode.cli.main import main
+from kvnode.storage.engine import RocksEngine
+from kvnode.storage.port import Position
+
+JOURNAL = "syncs"
+
+
+def program(kind: str) -> tuple[str, ...]:
+    """Return what serves a node in place of `kvnode serve`."""
+    return (sys.executable, "-m", "tests.support.journaled", kind)
+
+
+def journal_of(folder: Path) -> Path:
+    """Return the journal of the node whose data folder this is: beside it, not in it."""
+    return folder.with_name(f"{folder.name}.{JOURNAL}")
+
+
+def _claim(engine: RocksEngine) -> Position:
+    """Take the place of `RocksEngine.flush`, without the sync."""
+    engine.durable = engine.written
+    return engine.durable
+
+
+def _serve(kind: str, words: list[str]) -> int:
+    if kind == "hasty":
+        RocksEngine.flush = _claim  # type: ignore[method-assign]
+    folder = Path(words[words.index("--data") + 1])
+    os.environ["KVNODE_SYNC_JOURNAL"] = str(journal_of(folder))
+    return main(["serve", *words])
+
+
+if __name__ == "__main__":
+    sys.exit(_serve(sys.argv[1], sys.argv[2:]))
