@@ -14,6 +14,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from random import Random
 from typing import Any, TypeAlias, TypeVar
 
@@ -206,11 +207,8 @@ class Cluster:
             self._plan_rediscovery()
 
     async def _rediscover(self) -> None:
-        try:
+        with suppress(Unavailable):  # the operations' own deadlines speak for themselves
             (topology, _), _, channel = await self._ask_seeds(self.seeds, REDISCOVER_S * 4)
-        except Unavailable:
-            pass  # the operations' own deadlines speak for themselves
-        else:
             self.on_topology(topology)
             await channel.close()
         if not self.is_closed and self._rediscovery is None:

@@ -42,6 +42,9 @@ WRITE_ID_BYTES = 16
 _WRITE_IDS_AT_ONCE = 256
 _SWEEP_GAP_S = 0.005
 
+BUSY_PATIENCE = 5
+"""How many times longer a node may be silent while all that owe anything are."""
+
 
 class Engine:
     """All operations of one client that are not finished.
@@ -128,37 +131,31 @@ class Engine:
         if hlc:
             self.clock.observe(hlc, now)
 
-    def on_gets(self, lane: Lane, answered: Iterable[Operation]) -> None:
+    def on_gets(self, answered: Iterable[Operation]) -> None:
         """Gets were answered by a node."""
-        session = self.session
         for operation in answered:
-            if session is not None:
-                session.remember(
-                    operation.keyspace,
-                    operation.key,
-                    operation.partition,
-                    context=operation.seen,
-                    sent=operation.context,
-                    watermark=operation.watermark,
-                )
+            self._remember(operation, operation.watermark)
             self._finish(operation)
 
-    def on_puts(self, lane: Lane, answered: Iterable[Operation], now: float) -> None:
+    def on_puts(self, answered: Iterable[Operation], now: float) -> None:
         """Puts were acknowledged by a node."""
-        session = self.session
         for operation in answered:
             if operation.newer and not operation.is_explicit:
                 self._restamp(operation, now)
                 continue
-            if session is not None:
-                session.remember(
-                    operation.keyspace,
-                    operation.key,
-                    operation.partition,
-                    context=operation.seen,
-                    sent=operation.context,
-                )
+            self._remember(operation, b"")
             self._finish(operation)
+
+    def _remember(self, operation: Operation, watermark: bytes) -> None:
+        if self.session is not None:
+            self.session.remember(
+                operation.keyspace,
+                operation.key,
+                operation.partition,
+                context=operation.seen,
+                sent=operation.context,
+                watermark=watermark,
+            )
 
     def on_refusal(self, lane: Lane, operation: Operation, refusal: Refusal, now: float) -> None:
         """A node refused one attempt; the operation is out of its `unanswered` already."""
@@ -246,9 +243,18 @@ class Engine:
             for lane in self.lanes:
                 lane.heard_at = now
             return
+        patience = BUSY_PATIENCE if self._is_all_quiet(now) else 1
         for lane in self.lanes:
-            if lane.state < LaneState.SUSPECTED and lane.is_silent(now):
+            if lane.state < LaneState.SUSPECTED and lane.is_silent(now, patience):
                 self._on_silent(lane, now)
+
+    def _is_all_quiet(self, now: float) -> bool:
+        """Whether several nodes owe and none was heard lately: busy rather than dead, all at once.
+
+        To ask each for what the others owe would double the load that makes them slow.
+        """
+        owing = [lane for lane in self.lanes if lane.owes]
+        return len(owing) > 1 and all(lane.is_silent(now, 0.5) for lane in owing)
 
     def _on_silent(self, lane: Lane, now: float) -> None:
         self.metrics.suspicions += 1

@@ -220,10 +220,14 @@ class Lane:
         self.outbox.clear()
         return left, queued
 
-    def is_silent(self, now: float) -> bool:
+    @property
+    def owes(self) -> bool:
+        """Whether the node has something to answer."""
+        return bool(self.unanswered or self.outbox)
+
+    def is_silent(self, now: float, patience: float = 1.0) -> bool:
         """Whether the node owes something and has sent nothing at all for too long."""
-        owes = bool(self.unanswered or self.outbox)
-        return owes and now - self.heard_at >= self._bounds.silence_ms / 1000
+        return self.owes and now - self.heard_at >= self._bounds.silence_ms / 1000 * patience
 
     def _frame_length(self) -> int:
         size = 0

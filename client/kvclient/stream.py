@@ -224,9 +224,9 @@ class NodeStream:
     async def _write(self, call: Call) -> None:
         """Write frames while some are due; the stream does not outlive this."""
         try:
-            await self._write_frames(call)
-        except (aio.AioRpcError, asyncio.InvalidStateError):
-            pass  # the stream has ended, and the reader says why
+            # Where the stream has ended, the reader says why.
+            with suppress(aio.AioRpcError, asyncio.InvalidStateError):
+                await self._write_frames(call)
         except Exception:
             log.exception("writer_failed", extra={"node": self.lane.node})
         finally:
@@ -269,9 +269,9 @@ class NodeStream:
         if response.draining and lane.state < LaneState.DRAINING:
             lane.state = LaneState.DRAINING
         if response.HasField("gets"):
-            engine.on_gets(lane, codec.read_gets(response.gets, lane.unanswered))
+            engine.on_gets(codec.read_gets(response.gets, lane.unanswered))
         if response.HasField("puts"):
-            engine.on_puts(lane, codec.read_puts(response.puts, lane.unanswered), now)
+            engine.on_puts(codec.read_puts(response.puts, lane.unanswered), now)
         for failure in response.failures:
             operation = lane.unanswered.pop(failure.id, None)
             if operation is not None:

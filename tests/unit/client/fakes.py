@@ -441,7 +441,7 @@ class Bench:
         """The node of a lane answers a put."""
         if lane.unanswered.pop(operation.id, None) is not None:
             operation.seen, operation.newer, operation.detail = context, newer, b""
-            self.engine.on_puts(lane, [operation], self.now)
+            self.engine.on_puts([operation], self.now)
         self.engine._check()
 
     def advance(self, seconds: float, *, heard: tuple[Lane, ...] = ()) -> None:

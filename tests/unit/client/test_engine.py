@@ -65,6 +65,20 @@ def test_a_node_that_speaks_is_not_suspected_however_long_one_answer_takes(bench
     assert first.state is LaneState.READY
 
 
+def test_when_all_that_owe_are_silent_they_are_busy_and_get_more_time(bench: Bench) -> None:
+    first, second = bench.lanes[:2]
+    operation = bench.get()
+    first.take()
+    second.state, first.state = LaneState.READY, LaneState.DRAINING
+    bench.get()
+    second.take()
+    bench.advance(0.9)
+    assert bench.suspected == []
+    bench.advance(0.2)
+    assert set(bench.suspected) == {"n1", "n2"}
+    assert operation in bench.lanes[2].outbox
+
+
 def test_nobody_is_suspected_when_this_loop_itself_was_held_up(bench: Bench) -> None:
     bench.get()
     bench.lanes[0].take()
