@@ -101,7 +101,7 @@ def refusal(turn: Turn) -> Failure:
 
 def test_a_turn_must_see_each_key_that_it_may_touch_once() -> None:
     others = [StorageKey(KEY + suffix) for suffix in (b"1", b"2", b"3", b"4")]
-    events = [
+    events: list[Event] = [
         PeerRequests(
             2,
             writes=[replica_write(record(version("b1")), "b1")],
