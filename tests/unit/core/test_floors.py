@@ -115,11 +115,12 @@ def test_only_what_changed_is_saved_and_once() -> None:
 
 
 def test_a_later_life_has_seen_what_was_saved() -> None:
-    floors = reloaded(having_seen("a1", "a2", "a5", "a6", "a9", "b4"))
+    floors = reloaded(having_seen("a1", "a2", "a5", "a6", "a9", "b4", "c1"))
     assert (floors.floor(P, 1), floors.highest(P, 1)) == (2, 9)
     assert floors.has_seen(P, dot("a5"))
     assert not floors.has_seen(P, dot("a8"))
     assert (floors.floor(P, 2), floors.highest(P, 2)) == (0, 4)
+    assert (floors.floor(P, 3), floors.highest(P, 3)) == (1, 1)
 
 
 def test_entries_sort_by_partition() -> None:

@@ -15,12 +15,14 @@ from kvnode.core.messages import (
     ErrorCode,
     Event,
     Failure,
+    GetResult,
     Instant,
     PeerClock,
     PeerDown,
     PeerReplies,
     PeerRequests,
     PeerUp,
+    PutResult,
     ReplicaRead,
     ReplicaReadReply,
     ReplicaWriteReply,
@@ -179,6 +181,45 @@ def test_an_unreadable_record_is_an_abstention_to_readers_and_writers() -> None:
         Status.ABSTAINED,
     ]
     assert not turn.batch
+
+
+# ---- replies ------------------------------------------------------------------------------------
+
+
+def test_replies_of_peers_and_of_this_node_reach_the_operations_that_wait_for_them() -> None:
+    life = Life()
+    asked = life.turn(PeerUp(2), PeerUp(3), ops(puts=[put()], gets=[get()]))
+    [write_id, read_id] = [message.id for message in asked.out.peers[2]]
+    [mine, shown] = asked.out.held_peers[ME]
+    assert isinstance(mine, ReplicaWriteReply)
+    assert isinstance(shown, ReplicaReadReply)
+    answered = life.turn(
+        SyncedUpTo(asked.number),
+        PeerReplies(ME, writes=[mine], reads=[shown]),
+        PeerReplies(2, writes=[mine._replace(id=write_id)], reads=[shown._replace(id=read_id)]),
+    )
+    done, value = answered.out.clients[SESSION]
+    assert isinstance(done, PutResult)
+    assert isinstance(value, GetResult)
+    assert (done.acked, value.value) == ((ME, 2), b"v")
+
+
+def test_the_outcome_of_a_write_that_was_sent_on_reaches_its_client() -> None:
+    life = Life(members=5)
+    foreign = owned_by(life.node.topology, ME, is_owner=False)
+    up = [PeerUp(node) for node in (2, 3, 4, 5)]
+    [(owner, [sent])] = life.turn(*up, ops(puts=[put(key=foreign)])).out.peers.items()
+    result = PutResult(sent.id, b"", (owner,), 0)
+    turn = life.turn(PeerReplies(owner, forwards=[result]))
+    assert turn.out.clients == {SESSION: [result._replace(id=8)]}
+
+
+def test_a_write_that_was_sent_here_is_coordinated_for_its_sender() -> None:
+    life = Life()
+    turn = life.turn(PeerUp(2), PeerUp(3), PeerRequests(2, forwards=[put(w=3)]))
+    assert set(turn.out.peers) == {2, 3}
+    failed = life.turn(PeerDown(3))
+    assert [type(message) for message in failed.out.peers[2]] == [Failure]
 
 
 # ---- turns --------------------------------------------------------------------------------------

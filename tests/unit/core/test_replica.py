@@ -254,10 +254,11 @@ def test_a_write_on_what_cannot_be_read_is_an_abstention() -> None:
     assert not owner.batch
 
 
-def test_a_write_on_a_damaged_record_never_replaces_it() -> None:
+@pytest.mark.parametrize("written", ["b1", None], ids=["write", "repair"])
+def test_what_comes_for_a_damaged_record_never_replaces_it(written: str | None) -> None:
     owner = Owner()
     owner.store[KEY] = encode(KEY, record(version("c1")))[:-1] + b"#"
-    assert owner.write(record(version("b1")), "b1").status is Status.ABSTAINED
+    assert owner.write(record(version("b1")), written).status is Status.ABSTAINED
     assert not owner.batch
     assert owner.replica.alarms[0].startswith("a record here is damaged: ")
 
@@ -280,6 +281,13 @@ def test_a_record_of_another_key_is_refused() -> None:
 def test_a_write_that_names_no_version_is_refused() -> None:
     owner = Owner()
     assert owner.write(record(version("b1")), "b1", version=1).status is Status.REFUSED_INVALID
+    assert not owner.batch
+
+
+def test_a_write_among_siblings_that_names_none_of_them_is_refused() -> None:
+    owner = Owner()
+    siblings = record(version("b1"), version("c1"))
+    assert owner.write(siblings, "c1", version=2).status is Status.REFUSED_INVALID
     assert not owner.batch
 
 
@@ -407,10 +415,11 @@ def test_every_dot_that_is_stored_is_seen_and_saved_in_the_same_batch() -> None:
     assert len(owner.changed(Family.RECORDS)) == 1
 
 
-def test_a_dot_that_was_here_and_is_here_no_more_was_superseded() -> None:
+@pytest.mark.parametrize("written", ["b1", None], ids=["write", "repair"])
+def test_a_dot_that_was_here_and_is_here_no_more_was_superseded(written: str | None) -> None:
     owner = Owner()
     owner.replica.floors.add(PARTITION, dot("b1"))
-    assert owner.write(record(version("b1"))).status is Status.DONE
+    assert owner.write(record(version("b1")), written).status is Status.DONE
     assert find(owner.held(), dot("b1")) is None
     assert owner.held().context == context("b1")
 
