@@ -360,9 +360,12 @@ def test_a_write_here_is_a_put_with_a_vote_whatever_is_held(mine: Record) -> Non
 # ---- clocks and space ---------------------------------------------------------------------------
 
 
-def test_a_clients_write_stamped_too_far_ahead_is_refused_by_every_owner() -> None:
+@pytest.mark.parametrize("beside", [(), (version("c1"),)], ids=["alone", "among siblings"])
+def test_a_clients_write_stamped_too_far_ahead_is_refused_by_every_owner(
+    beside: tuple[Version, ...],
+) -> None:
     owner = Owner()
-    reply = owner.write(record(version("b1", ms=60_001)), "b1")
+    reply = owner.write(record(version("b1", ms=60_001), *beside), "b1")
     assert reply.status is Status.REFUSED_SKEW
     assert not owner.batch
 
