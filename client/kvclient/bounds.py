@@ -32,7 +32,7 @@ class Bounds:
     """Unanswered operations of one client; past it `Overloaded`, at once."""
     bytes_in_flight: int = 256 * MIB
     """Keys and values of unanswered operations; past it `Overloaded`, at once."""
-    batch_in_flight: int = 2_048
+    batch_in_flight: int = 1_024
     """Unanswered operations of one `put_many` or `get_many`; the rest of it waits its turn."""
     batch_bytes_in_flight: int = 16 * MIB
     """The same in bytes."""

@@ -24,7 +24,7 @@ from random import Random
 from kvclient.bounds import BOUNDS, Bounds
 from kvclient.clock import HybridClock, ms_of_hlc
 from kvclient.errors import KVError, Overloaded
-from kvclient.operation import PUT_DELETE, Lane, LaneState, Operation
+from kvclient.operation import PUT_DELETE, Lane, LaneState, Operation, WriteIds
 from kvclient.results import Metrics
 from kvclient.retry import (
     EFFECT_POSSIBLE,
@@ -38,12 +38,13 @@ from kvclient.retry import (
 from kvclient.routing import Router
 from kvclient.session import Session
 
-WRITE_ID_BYTES = 16
-_WRITE_IDS_AT_ONCE = 256
 _SWEEP_GAP_S = 0.005
 
-BUSY_PATIENCE = 5
-"""How many times longer a node may be silent while all that owe anything are."""
+PACES = 4.0
+"""A node is silent after so many times the longest gap between frames seen lately."""
+PACE_DECAY = 0.9
+MOST_PATIENCE = 5.0
+"""Times the usual silence; also what all get while none that owe anything are heard."""
 
 
 class Engine:
@@ -73,8 +74,8 @@ class Engine:
         self.bytes_in_flight = 0
         self.lanes: list[Lane] = []
         self._rng = rng
-        self._random_bytes = random_bytes
-        self._write_ids: list[bytes] = []
+        self._write_ids = WriteIds(random_bytes)
+        self._pace_s = 0.0
         self._alarm = alarm
         self._suspect = suspect
         self._bounds = bounds
@@ -125,6 +126,8 @@ class Engine:
 
     def on_frame(self, lane: Lane, hlc: int, now: float) -> None:
         """A node said something, whatever it was."""
+        if lane.owes:
+            self._pace_s = max(now - lane.heard_at, self._pace_s * PACE_DECAY)
         lane.heard_at = now
         if lane.state is LaneState.SUSPECTED:
             lane.state = LaneState.READY
@@ -222,8 +225,7 @@ class Engine:
             self._set_alarm()
 
     def _set_alarm(self) -> None:
-        first = self._waiting[0][0] if self._waiting else math.inf
-        when = min(first, self._sweep_at, self._look_at)
+        when = min(self._sweep_at, self._look_at, *(entry[0] for entry in self._waiting[:1]))
         if when < self._alarm_at:
             self._alarm_at = when
             self._alarm(when)
@@ -243,18 +245,21 @@ class Engine:
             for lane in self.lanes:
                 lane.heard_at = now
             return
-        patience = BUSY_PATIENCE if self._is_all_quiet(now) else 1
+        patience = self._patience(now)
         for lane in self.lanes:
             if lane.state < LaneState.SUSPECTED and lane.is_silent(now, patience):
                 self._on_silent(lane, now)
 
-    def _is_all_quiet(self, now: float) -> bool:
-        """Whether several nodes owe and none was heard lately: busy rather than dead, all at once.
+    def _patience(self, now: float) -> float:
+        """How much longer than usual a node may be silent: as much as nodes are slow just now.
 
-        To ask each for what the others owe would double the load that makes them slow.
+        Busy nodes taken for dead would be asked for each other's work, and be busier.
         """
-        owing = [lane for lane in self.lanes if lane.owes]
-        return len(owing) > 1 and all(lane.is_silent(now, 0.5) for lane in owing)
+        quiet = [lane.is_silent(now, 0.5) for lane in self.lanes if lane.owes]
+        if len(quiet) > 1 and all(quiet):
+            return MOST_PATIENCE
+        slowness = PACES * self._pace_s * 1000 / self._bounds.silence_ms
+        return min(max(1.0, slowness), MOST_PATIENCE)
 
     def _on_silent(self, lane: Lane, now: float) -> None:
         self.metrics.suspicions += 1
@@ -264,6 +269,7 @@ class Engine:
         queued = [operation for operation in lane.outbox if not operation.is_done]
         lane.outbox.clear()
         for operation in queued:
+            operation.lane = None
             self._reroute(operation, now)
         for operation in list(lane.unanswered.values()):
             if operation.lane is lane:
@@ -297,7 +303,7 @@ class Engine:
                 operation.keyspace, operation.key, operation.partition
             )
         if operation.is_put:
-            operation.write_id = self._write_id()
+            operation.write_id = self._write_ids.draw()
             operation.timestamp = self.clock.tick(now)
             self._stamp_expiry(operation)
 
@@ -309,13 +315,6 @@ class Engine:
         ttl_ms = operation.ttl_ms or (settings.ttl_ms if settings else 0)
         if ttl_ms:
             operation.expires_ms = ms_of_hlc(operation.timestamp) + ttl_ms
-
-    def _write_id(self) -> bytes:
-        if not self._write_ids:
-            data = self._random_bytes(WRITE_ID_BYTES * _WRITE_IDS_AT_ONCE)
-            starts = range(0, len(data), WRITE_ID_BYTES)
-            self._write_ids = [data[start : start + WRITE_ID_BYTES] for start in starts]
-        return self._write_ids.pop()
 
     def _attempt(self, operation: Operation, now: float) -> None:
         lane = self.router.choose(operation)
@@ -332,7 +331,6 @@ class Engine:
 
     def _reroute(self, operation: Operation, now: float) -> None:
         self.metrics.reroutes += 1
-        operation.lane = None
         self._attempt(operation, now)
 
     def _retry_later(self, operation: Operation, at_least_s: float, now: float) -> None:
@@ -354,7 +352,7 @@ class Engine:
         self.clock.observe(operation.newer, now)
         operation.newer = 0
         operation.may_have_applied = True
-        operation.write_id = self._write_id()
+        operation.write_id = self._write_ids.draw()
         operation.timestamp = self.clock.tick(now)
         operation.context = operation.seen
         operation.refused = ()

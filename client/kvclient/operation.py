@@ -23,6 +23,8 @@ GET_EXPLAIN = 1
 PUT_DELETE = 2
 PUT_EXPLICIT = 4
 OVERHEAD_BYTES = 64
+WRITE_ID_BYTES = 16
+WRITE_IDS_AT_ONCE = 256
 
 
 class Waiter(Protocol):
@@ -139,6 +141,24 @@ class Operation:
         """Keep what a node said, for the error that may come of it. Bounded."""
         reply = Reply(node, answer, round((now - self.began) * 1000, 1))
         self.replies = (*self.replies[-31:], reply)
+
+
+class WriteIds:
+    """Names for writes, drawn from a source of random bytes many at a time."""
+
+    __slots__ = ("_random_bytes", "_ready")
+
+    def __init__(self, random_bytes: Callable[[int], bytes]) -> None:
+        self._random_bytes = random_bytes
+        self._ready: list[bytes] = []
+
+    def draw(self) -> bytes:
+        """Return a write id that was never returned before."""
+        if not self._ready:
+            data = self._random_bytes(WRITE_ID_BYTES * WRITE_IDS_AT_ONCE)
+            starts = range(0, len(data), WRITE_ID_BYTES)
+            self._ready = [data[start : start + WRITE_ID_BYTES] for start in starts]
+        return self._ready.pop()
 
 
 class Lane:
