@@ -258,8 +258,7 @@ class Engine:
         quiet = [lane.is_silent(now, 0.5) for lane in self.lanes if lane.owes]
         if len(quiet) > 1 and all(quiet):
             return MOST_PATIENCE
-        slowness = PACES * self._pace_s * 1000 / self._bounds.silence_ms
-        return min(max(1.0, slowness), MOST_PATIENCE)
+        return min(max(1.0, PACES * self._pace_s * 1000 / self._bounds.silence_ms), MOST_PATIENCE)
 
     def _on_silent(self, lane: Lane, now: float) -> None:
         self.metrics.suspicions += 1
