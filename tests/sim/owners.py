@@ -46,14 +46,14 @@ class Sent:
 
 
 class Owners:
-    """The records of one key at owners 0 to n - 1."""
+    """The records of one key at owners 0 to n - 1, and at stand-ins after them."""
 
-    def __init__(self, n: int) -> None:
-        self.records: list[Record] = [EMPTY] * n
+    def __init__(self, n: int, *, stand_ins: int = 0) -> None:
+        self.records: list[Record] = [EMPTY] * (n + stand_ins)
         self.numbers = tuple(range(n))
         self.newest_accepted: dict[int, Version] = {}
         """For rules that this store does not use: the newest that an owner ever took."""
-        self._counters = [0] * n
+        self._counters = [0] * (n + stand_ins)
 
     def write(
         self,
@@ -80,14 +80,14 @@ class Owners:
             )
             mine = put(mine, version, seen=seen)
         self._hold(coordinator, with_vote(mine, Vote(coordinator, version.dot)))
-        self._note(coordinator, version)
+        self.note(coordinator, version)
         return Sent(coordinator, version, self.records[coordinator])
 
     def deliver(self, sent: Sent, owner: int) -> Record:
         """Have an owner accept a write in time; return what it holds then."""
         state = accept(self.records[owner], sent.record, sent.version.dot)
         self._hold(owner, with_vote(state, Vote(owner, sent.version.dot)))
-        self._note(owner, sent.version)
+        self.note(owner, sent.version)
         return self.records[owner]
 
     def merge(self, owner: int, state: Record) -> None:
@@ -111,7 +111,8 @@ class Owners:
         check(record)
         self.records[owner] = record
 
-    def _note(self, owner: int, version: Version) -> None:
+    def note(self, owner: int, version: Version) -> None:
+        """Remember the newest that an owner was sent as a write."""
         newest = self.newest_accepted.get(owner)
         if newest is None or (newest.timestamp, newest.dot) < (version.timestamp, version.dot):
             self.newest_accepted[owner] = version
