@@ -155,7 +155,7 @@ class Limits:
         "outbox holds half of all that is in flight on the stream.",
     )
     heartbeat_ms: int = _limit(
-        100,
+        200,
         unit="ms",
         low=10,
         high=10_000,

@@ -330,8 +330,8 @@ class ReadOp:
 
     def _covers_session(self) -> bool:
         request = self.request
-        if request.seen.vector or request.seen.dots:
-            return covers_all(self._merged.context, request.seen)
+        if not covers_all(self._merged.context, request.seen):
+            return False
         return not request.watermark or any(reply.covers for reply in self.heard.values())
 
     def _ask_for_session(self, now: Instant, fx: ReadEffects) -> None:

@@ -50,6 +50,7 @@ class Accepted:
         self.heard_us = now_us()
         self.owed = 0
         self.owes_topology = False
+        self.owes_heartbeat = False
         self._service = service
         self.outgoing: Outgoing[PeerMessage] = Outgoing(
             self._encode, payload, lambda: self.owed, service.limits
@@ -57,7 +58,12 @@ class Accepted:
 
     def _encode(self, messages: Any) -> bytes:
         self.owed -= len(messages)
-        return self._service.codec.encode(self._service.identity.header(), messages)
+        frame = self._service.begin_frame(with_topology=self.owes_topology)
+        if self.owes_heartbeat:
+            frame.heartbeat.wall_ms = wall_ms()
+            frame.heartbeat.reply = True
+        self.owes_topology = self.owes_heartbeat = False
+        return self._service.codec.encode(frame, messages)
 
 
 class PeerService:
@@ -110,6 +116,10 @@ class PeerService:
             text = str(group.exceptions[0])
             log.warning("peer_frame_refused peer=%d why=%s", accepted.number, text)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
+        except* grpc.aio.BaseError:
+            pass  # the peer is gone: it will dial again
+        except* Exception as group:  # noqa: BLE001 (handed on: it ends the node)
+            self._pump.fail(group)
         finally:
             accepted.outgoing.close()
             if self._streams.get(place) is accepted:
@@ -129,14 +139,14 @@ class PeerService:
                 grpc.StatusCode.PERMISSION_DENIED, f"{frame.hello.node!r} is no member"
             )
         assert member is not None
-        reply = new_frame(self.identity.header())
+        is_old = frame.epoch < self.identity.topology.epoch
+        reply = self.begin_frame(with_topology=is_old)
         refusal = self._refusal(member.number, kind, frame.hello)
         if refusal:
             reply.hello.refused, reply.hello.reason = True, refusal
             await context.write(reply.SerializeToString())
             await context.abort(grpc.StatusCode.ALREADY_EXISTS, refusal)
         reply.hello.CopyFrom(self.identity.hello(frame.hello.node))
-        self._attach_topology(reply, frame.epoch)
         self.identity.on_hello(frame.hello)
         await context.write(reply.SerializeToString())
         return Accepted(member.number, frame.hello.incarnation, self)
@@ -163,34 +173,22 @@ class PeerService:
             frame = parse_frame(data)
             accepted.heard_us = now_us()
             self.identity.take(frame)
+            accepted.owes_topology |= frame.epoch < self.identity.topology.epoch
             if frame.HasField("heartbeat"):
-                await self._answer_heartbeat(frame, context)
-                continue
+                accepted.owes_heartbeat = True
+                accepted.outgoing.notice()
             requests = self.codec.requests(accepted.number, frame)
             expected = sum(1 for write in requests.writes if write.id)
-            accepted.owed += expected + len(requests.reads) + len(requests.forwards)
+            expected += len(requests.reads) + len(requests.forwards)
+            accepted.owed += expected
             if frame.epoch < self.identity.topology.epoch:
-                await self._refuse_epoch(accepted, frame, requests, context)
-            else:
+                self._refuse_epoch(accepted, frame, requests)
+            elif expected or requests.writes:
                 self._pump.submit(requests)
 
-    async def _answer_heartbeat(self, frame: peer_pb2.PeerFrame, context: Context) -> None:
-        reply = new_frame(self.identity.header())
-        reply.heartbeat.wall_ms = wall_ms()
-        reply.heartbeat.reply = True
-        self._attach_topology(reply, frame.epoch)
-        await context.write(reply.SerializeToString())
-
-    async def _refuse_epoch(
-        self,
-        accepted: Accepted,
-        frame: peer_pb2.PeerFrame,
-        requests: PeerRequests,
-        context: Context,
+    def _refuse_epoch(
+        self, accepted: Accepted, frame: peer_pb2.PeerFrame, requests: PeerRequests
     ) -> None:
-        reply = new_frame(self.identity.header())
-        self._attach_topology(reply, frame.epoch)
-        await context.write(reply.SerializeToString())
         refused, nothing = Status.REFUSED_EPOCH, Encoded(b"")
         text = f"epoch {frame.epoch} is older than {self.identity.topology.epoch}"
         stale, none = ErrorCode.STALE_EPOCH, Outcome.NOT_APPLIED
@@ -200,9 +198,12 @@ class PeerService:
         replies += [Failure(one.id, stale, none, text, 0, ()) for one in requests.forwards]
         accepted.outgoing.push(replies)
 
-    def _attach_topology(self, reply: peer_pb2.PeerFrame, epoch: int) -> None:
-        if epoch < self.identity.topology.epoch:
-            reply.topology.CopyFrom(encode_topology(self.identity.topology))
+    def begin_frame(self, *, with_topology: bool) -> peer_pb2.PeerFrame:
+        """Return a frame to another node."""
+        frame = new_frame(self.identity.header())
+        if with_topology:
+            frame.topology.CopyFrom(encode_topology(self.identity.topology))
+        return frame
 
 
 async def _read(context: Context) -> bytes:

@@ -86,7 +86,7 @@ def _fill_gets(
     ids, values, contexts, timestamps, confidences, details = zip(*gets, strict=True)
     columns.id.extend(ids)
     if None in values:
-        columns.found.extend([value is not None for value in values])
+        columns.found.extend([int(value is not None) for value in values])
         values = tuple(value or b"" for value in values)
     columns.value.extend(values)
     columns.context.extend(contexts)

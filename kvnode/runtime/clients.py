@@ -168,6 +168,10 @@ class ClientService:
         except* Refused as group:
             text = str(group.exceptions[0])
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
+        except* grpc.aio.BaseError:
+            pass  # the client is gone: there is nobody to tell
+        except* Exception as group:  # noqa: BLE001 (handed on: it ends the node)
+            self._pump.fail(group)
         finally:
             self._streams -= 1
             stream.outgoing.close()

@@ -46,6 +46,10 @@ _HELLO_S = 5.0
 _REQUESTS = (ReplicaWrite, ReplicaRead, ClientPut)
 
 
+# What grpc.aio raises when a stream ends under a reader or a writer.
+_LOST = (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
+
+
 def payload(message: PeerMessage) -> int:
     """Return a message's bytes, for bounds; small fields count as a flat sum."""
     match message:
@@ -56,7 +60,7 @@ def payload(message: PeerMessage) -> int:
         case ReplicaRead():
             return 32 + len(message.key)
         case _:
-            return 32 + len(getattr(message, "record", b""))
+            return 64 + len(getattr(message, "record", b""))
 
 
 class Link:
@@ -66,6 +70,7 @@ class Link:
         self._peer = peer
         self._kind = kind
         self._in_flight = 0
+        self._beats = False
         self.outgoing: Outgoing[PeerMessage] | None = None
 
     @property
@@ -88,7 +93,7 @@ class Link:
             while True:
                 try:
                     await self._serve(method(wait_for_ready=True))
-                except (grpc.aio.AioRpcError, BadFrame, asyncio.InvalidStateError) as exc:
+                except (*_LOST, BadFrame) as exc:
                     log.debug("link_lost peer=%s kind=%s why=%s", peer.id, self._kind, _short(exc))
                 finally:
                     self._close()
@@ -106,9 +111,9 @@ class Link:
                 tasks.create_task(self._write(call))
                 if self._kind == LINK:
                     peer.on_open()
-                    tasks.create_task(self._beat(call))
+                    tasks.create_task(self._beat())
                 await self._hear(call)
-        except* (grpc.aio.AioRpcError, BadFrame, asyncio.InvalidStateError) as group:
+        except* (*_LOST, BadFrame) as group:
             raise _first(group) from None
         finally:
             call.cancel()
@@ -131,22 +136,24 @@ class Link:
                 if self.outgoing is not None:
                     self.outgoing.look()
 
-    async def _beat(self, call: Any) -> None:
+    async def _beat(self) -> None:
         """Say something when nothing else is said, and notice silence."""
         peer = self._peer
         frames = -1
-        while True:
-            await asyncio.sleep(peer.limits.heartbeat_ms / 1_000)
-            assert self.outgoing is not None
+        while self.outgoing is not None:
             if self.outgoing.frames == frames and self.outgoing.is_idle:
-                frame = new_frame(peer.header())
-                frame.heartbeat.wall_ms = wall_ms()
-                await call.write(frame.SerializeToString())
+                self._beats = True
+                self.outgoing.notice()
             frames = self.outgoing.frames
             peer.judge_silence()
+            await asyncio.sleep(peer.limits.heartbeat_ms / 1_000)
 
     def _encode(self, messages: Any) -> bytes:
-        return self._peer.codec.encode(self._peer.header(), messages)
+        frame = new_frame(self._peer.header())
+        if self._beats:
+            self._beats = False
+            frame.heartbeat.wall_ms = wall_ms()
+        return self._peer.codec.encode(frame, messages)
 
     def _close(self) -> None:
         if self.outgoing is not None:

@@ -58,9 +58,8 @@ class PeerCodec:
         self._edge = edge
         self._now_us = now_us
 
-    def encode(self, header: Header, messages: Iterable[PeerMessage]) -> bytes:
-        """Return one frame with all the messages."""
-        frame = new_frame(header)
+    def encode(self, frame: peer_pb2.PeerFrame, messages: Iterable[PeerMessage]) -> bytes:
+        """Return the bytes of a frame, begun by `new_frame`, with all the messages."""
         by_type: dict[type, list[Any]] = {}
         for message in messages:
             by_type.setdefault(type(message), []).append(message)
@@ -223,7 +222,7 @@ def _encode_read_replies(columns: peer_pb2.ReplicaReadReplies, group: list[Any])
     if any(statuses):
         columns.status.extend(statuses)
     if any(covers):
-        columns.covers.extend(covers)
+        columns.covers.extend(map(int, covers))
 
 
 def _decode_read_replies(columns: peer_pb2.ReplicaReadReplies) -> list[ReplicaReadReply]:

@@ -106,6 +106,11 @@ class Pump:
             self._is_scheduled = True
             self._loop.call_soon(self._run)
 
+    def fail(self, exc: BaseException) -> None:
+        """Something that must not break has broken: end the node, loudly."""
+        if not self.failed.done():
+            self.failed.set_exception(exc)
+
     def on_synced(self, position: Position) -> None:
         """The log is durable up to `position`: let go of what waited for it."""
         turn = 0
@@ -124,7 +129,7 @@ class Pump:
         try:
             self._turn()
         except Exception as exc:  # noqa: BLE001 (handed on: it ends the node)
-            self.failed.set_exception(exc)
+            self.fail(exc)
 
     def _turn(self) -> None:
         events, self._inbox = self._inbox, []
@@ -176,7 +181,7 @@ class Pump:
         try:
             self._carry_out(turn)
         except Exception as exc:  # noqa: BLE001 (handed on: it ends the node)
-            self.failed.set_exception(exc)
+            self.fail(exc)
         self._run()
 
     def _send(self, turn: Turn) -> None:

@@ -308,8 +308,7 @@ class Server:
         log.error("alarm %s", text)
 
     def _fence(self, exc: BaseException) -> None:
-        if not self._pump.failed.done():
-            self._pump.failed.set_exception(exc)
+        self._pump.fail(exc)
 
 
 async def _watch(pump: Pump) -> None:
