@@ -20,7 +20,7 @@ from collections.abc import Callable
 from kvnode.core.batch import Family, WriteBatch
 from kvnode.core.bounds import Limits
 from kvnode.core.floors import Floors
-from kvnode.core.keys import StorageKey
+from kvnode.core.keys import StorageKey, partition_of_key
 from kvnode.core.messages import (
     ClientGet,
     ClientPut,
@@ -28,6 +28,7 @@ from kvnode.core.messages import (
     Failure,
     Instant,
     NodeNumber,
+    PeerClock,
     PeerDown,
     PeerMessage,
     PeerReplies,
@@ -114,6 +115,14 @@ class Host:
         self.engine = MemoryEngine()
         self.is_proven = False
         self._world.tell("wipe", self.number)
+
+    def set_clock(self, ahead_ms: int) -> None:
+        """Make its physical clock wrong; it and its peers see that from their next frames."""
+        self.ahead_ms = ahead_ms
+        self._world.tell("clock", self.number, ahead_ms)
+        for other in self._world.hosts:
+            if other != self.number:
+                self._world.link_up(self.number, other)
 
     def hear(self, event: Event) -> None:
         """Take note of an event; the turn comes as soon as whatever happens now is over."""
@@ -294,9 +303,11 @@ class Cluster:
 
     def link_up(self, a: NodeNumber, b: NodeNumber) -> None:
         """Tell two nodes that the link between them is open, if it is and both live."""
-        if self._is_linked(a, b):
-            self.hosts[a].hear(PeerUp(b))
-            self.hosts[b].hear(PeerUp(a))
+        if not self._is_linked(a, b):
+            return
+        for here, there in ((self.hosts[a], self.hosts[b]), (self.hosts[b], self.hosts[a])):
+            here.hear(PeerUp(there.number))
+            here.hear(PeerClock(there.number, there.ahead_ms - here.ahead_ms))
 
     def _is_linked(self, a: NodeNumber, b: NodeNumber) -> bool:
         alive = self.hosts[a].life is not None and self.hosts[b].life is not None
@@ -322,7 +333,7 @@ class Cluster:
 
     def owners(self, key: StorageKey) -> tuple[NodeNumber, ...]:
         """Return the numbers of a key's owners."""
-        partition = int.from_bytes(key[:8], "big") >> (64 - self.topology.partition_bits)
+        partition = partition_of_key(key, self.topology.partition_bits)
         return self.topology.owner_numbers[partition][: self.keyspace.n]
 
     def tell(self, what: str, *facts: object) -> None:

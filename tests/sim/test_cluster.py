@@ -1,0 +1,422 @@
+"""Whole clusters: the driver's own laws, random histories, and failures told step by step.
+
+The numbers in comments are rows of the list of what goes wrong in stores of this kind; what needs
+hints or anti-entropy is not here yet.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+
+from kvnode.core.batch import Family
+from kvnode.core.keys import StorageKey, encode_key
+from kvnode.core.messages import NodeNumber, PeerMessage, ReplicaWrite, WriteKind
+from kvnode.core.record import Encoded, decode
+from kvnode.core.topology import Keyspace, Resolve
+from kvnode.core.versions import EMPTY, Record, check
+from tests.sim.checks import FAILED, NOT_APPLIED, OK, UNCERTAIN, cores
+from tests.sim.client import DEADLINE_US, Client
+from tests.sim.cluster import Cluster
+from tests.sim.workload import Trial, chaos
+
+KEY = b"k"
+NAME = encode_key("default", KEY)
+SIBLINGS = Keyspace(name="default", resolve=Resolve.SIBLINGS)
+
+
+def cluster_of(seed: int, *, keyspace: Keyspace | None = None) -> Cluster:
+    """Return five nodes that have heard of each other."""
+    cluster = Cluster(seed, keyspace=keyspace)
+    cluster.run(10_000)
+    return cluster
+
+
+def held(cluster: Cluster, node: NodeNumber, key: StorageKey = NAME) -> Record:
+    """Return what a node's store holds."""
+    (data,) = cluster.hosts[node].engine.multi_get(Family.RECORDS, [key])
+    assert data is None or isinstance(data, bytes)
+    return decode(key, data) if data else EMPTY
+
+
+def values(record: Record) -> list[bytes]:
+    return sorted(version.value for version in record.versions)
+
+
+def corrupt(cluster: Cluster, node: NodeNumber, key: StorageKey = NAME) -> None:
+    """Flip a bit of a record on a node's disk."""
+    (data,) = cluster.hosts[node].engine.multi_get(Family.RECORDS, [key])
+    assert isinstance(data, bytes)
+    engine = cluster.hosts[node].engine
+    engine._families[Family.RECORDS][key] = data[:-1] + bytes([data[-1] ^ 1])
+
+
+def is_write(message: PeerMessage) -> bool:
+    return isinstance(message, ReplicaWrite) and message.kind is WriteKind.WRITE
+
+
+def is_repair(message: PeerMessage) -> bool:
+    return isinstance(message, ReplicaWrite) and message.kind is WriteKind.REPAIR
+
+
+# --- the driver ---------------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_trace_and_another_seed_another(seed: int) -> None:
+    # Invariant 10.
+    digest = chaos(seed, steps=15).cluster.digest()
+    assert chaos(seed, steps=15).cluster.digest() == digest
+    assert chaos(seed + 1, steps=15).cluster.digest() != digest
+
+
+def test_a_violation_tells_the_seed_and_the_keys_story(seed: int) -> None:
+    cluster = cluster_of(seed)
+    Client(cluster, 0).put(KEY, b"v")
+    with pytest.raises(AssertionError, match=rf"(?s)seed {seed}: a claim.*put b'v' plainly.*holds"):
+        cluster.fail(NAME, "a claim")
+
+
+def test_every_random_history_ends_well(rng: random.Random) -> None:
+    for _ in range(120):
+        chaos(rng.getrandbits(32))
+
+
+@pytest.mark.parametrize(
+    "keyspace",
+    [
+        SIBLINGS,
+        Keyspace(name="default", resolve=Resolve.NEWEST),
+        Keyspace(name="default", n=5, r=3, w=3),
+        Keyspace(name="default", r=3, w=3),
+    ],
+    ids=["siblings", "newest", "five owners", "all of three"],
+)
+def test_every_random_history_ends_well_in_other_keyspaces(
+    rng: random.Random, keyspace: Keyspace
+) -> None:
+    for _ in range(25):
+        chaos(rng.getrandbits(32), keyspace=keyspace)
+
+
+# --- conflicts and repair -------------------------------------------------------------------------
+
+
+def conflicted(seed: int) -> tuple[Cluster, list[NodeNumber]]:
+    """Return a cluster where A is on two owners and B, concurrent, on the third alone."""
+    cluster = cluster_of(seed)
+    a, b, c = cluster.owners(NAME)
+    cluster.isolate(c)
+    assert Client(cluster, 90).put(KEY, b"A", at=a).outcome == OK
+    cluster.heal()
+    cluster.run(10_000)
+    for other in (a, b):
+        link = cluster.network.links[c, other]
+        link.drops = 1.0
+    blind = Client(cluster, 91, restamps=False)
+    write = blind.put(KEY, b"B", at=c, wait=False, patience_us=10 * DEADLINE_US)
+    cluster.run(2 * DEADLINE_US)
+    assert write.outcome == UNCERTAIN
+    for other in (a, b):
+        cluster.network.links[c, other].drops = 0.0
+    return cluster, [a, b, c]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+def test_a_conflict_has_one_answer_before_during_and_after_repair_in_every_order(
+    seed: int, order: tuple[int, ...]
+) -> None:
+    # Row 2; invariant 7. (The loser stays listed as an open conflict: nothing settles yet.)
+    cluster, owners = conflicted(seed)
+    assert [values(held(cluster, node)) for node in owners] == [[b"A"], [b"A"], [b"B"]]
+    reader = Client(cluster, 0)
+    for at in order:
+        assert reader.get(KEY, at=owners[at], r=3).value == b"A"
+    assert {tuple(values(held(cluster, node))) for node in owners} == {(b"A", b"B")}
+    for node in owners:
+        (entry,) = cluster.hosts[node].engine.multi_get(Family.CONFLICTS, [NAME])
+        assert entry == b""
+
+
+def test_a_write_that_one_owner_took_is_never_followed_by_an_older_read(seed: int) -> None:
+    # Row 18.
+    cluster = cluster_of(seed)
+    a, b, c = cluster.owners(NAME)
+    writer = Client(cluster, 0)
+    writer.put(KEY, b"old")
+    for other in (b, c):
+        cluster.network.links[a, other].holds = is_write
+    writer.put(KEY, b"new", at=a, wait=False, patience_us=10 * DEADLINE_US)
+    cluster.run(20_000)
+    assert [values(held(cluster, node)) for node in (a, b, c)] == [[b"new"], [b"old"], [b"old"]]
+    reader = Client(cluster, 1)
+    first = reader.get(KEY, at=a)
+    assert first.value == b"new"
+    cluster.isolate(a)
+    assert Client(cluster, 2).get(KEY, at=b).value == b"new"
+
+
+def test_a_read_repair_that_was_held_back_does_not_undo_what_came_later(seed: int) -> None:
+    # Row 17.
+    cluster = cluster_of(seed)
+    a, b, c = cluster.owners(NAME)
+    client = Client(cluster, 0)
+    cluster.cut(a, c)
+    cluster.cut(b, c)
+    client.put(KEY, b"old", at=a)
+    cluster.heal()
+    cluster.run(10_000)
+    cluster.network.links[a, c].holds = is_repair
+    assert client.get(KEY, at=a, r=3).value == b"old"
+    assert values(held(cluster, c)) == []
+    client.put(KEY, b"new", at=b)
+    cluster.run(100_000)
+    cluster.network.release(a, c)
+    cluster.run(100_000)
+    assert values(held(cluster, c)) == [b"new"]
+
+
+# --- deletes --------------------------------------------------------------------------------------
+
+
+def test_a_value_deleted_while_an_owner_was_away_never_comes_back(seed: int) -> None:
+    # Row 4, the part without anti-entropy; invariant 2.
+    cluster = cluster_of(seed)
+    a, b, c = cluster.owners(NAME)
+    client = Client(cluster, 0)
+    client.put(KEY, b"v")
+    cluster.run(10_000)
+    cluster.hosts[c].kill()
+    cluster.run(2_000_000)
+    assert client.delete(KEY, at=a).outcome == OK
+    cluster.run(3_600_000_000)
+    cluster.hosts[c].start()
+    cluster.run(10_000)
+    for at in (c, b, a):
+        assert Client(cluster, 10 + at).get(KEY, at=at).value is None
+    assert Client(cluster, 1).get(KEY, r=3).value is None
+
+
+def test_a_stale_writer_after_a_delete_does_not_revive_what_was_deleted(seed: int) -> None:
+    # Row 5, the part without hints.
+    cluster = cluster_of(seed)
+    client, stale = Client(cluster, 0), Client(cluster, 1)
+    client.put(KEY, b"v1")
+    read = stale.get(KEY)
+    client.delete(KEY)
+    assert stale.put(KEY, b"v2", context=read).outcome == OK
+    assert Client(cluster, 2).get(KEY, r=3).values == {None, b"v2"}
+
+
+# --- actors and disks -----------------------------------------------------------------------------
+
+
+def test_a_wiped_coordinator_issues_no_dot_twice_and_does_not_count_as_a_reader(seed: int) -> None:
+    # Rows 6 and 30: no dot names two payloads (invariant 3), and an empty store says nothing.
+    cluster = cluster_of(seed)
+    a, b, _ = cluster.owners(NAME)
+    client = Client(cluster, 0)
+    for value in (b"1", b"2", b"3"):
+        assert client.put(KEY, value, at=a).outcome == OK
+    cluster.run(10_000)
+    cluster.hosts[a].kill()
+    cluster.hosts[a].wipe()
+    cluster.hosts[a].start()
+    cluster.run(10_000)
+    assert Client(cluster, 1).get(KEY, at=a).value == b"3"
+    assert client.put(KEY, b"4", at=a).outcome == OK
+    assert Client(cluster, 2).get(KEY, at=b).value == b"4"
+    cluster.hosts[b].kill()
+    cluster.run(2_000_000)
+    assert Client(cluster, 3).get(KEY, at=a).outcome == FAILED
+
+
+def test_a_restored_old_image_issues_no_dot_twice_and_shows_nothing_old(seed: int) -> None:
+    # Row 7, without the exchange.
+    cluster = cluster_of(seed)
+    a, b, _ = cluster.owners(NAME)
+    client = Client(cluster, 0)
+    client.put(KEY, b"1", at=a)
+    cluster.run(10_000)
+    engine = cluster.hosts[a].engine
+    image = [family.copy() for family in engine._families]
+    client.put(KEY, b"2", at=a)
+    cluster.run(10_000)
+    cluster.hosts[a].kill()
+    engine._families[:] = image
+    cluster.hosts[a].is_proven = False
+    cluster.watch.on_start(a)
+    cluster.hosts[a].start()
+    cluster.run(10_000)
+    assert Client(cluster, 1).get(KEY, at=a).value == b"2"
+    assert client.put(KEY, b"3", at=a).outcome == OK
+    assert Client(cluster, 2).get(KEY, at=b).value == b"3"
+
+
+def test_a_damaged_record_is_an_abstention_never_an_absence(seed: int) -> None:
+    # Row 8, reading.
+    cluster = cluster_of(seed)
+    a, b, c = cluster.owners(NAME)
+    Client(cluster, 0).put(KEY, b"v")
+    cluster.run(10_000)
+    corrupt(cluster, a)
+    assert Client(cluster, 1).get(KEY, at=a).value == b"v"
+    cluster.isolate(c)
+    cluster.run(2_000_000)
+    assert Client(cluster, 2).get(KEY, at=a).outcome == FAILED
+    assert Client(cluster, 3).get(KEY, at=b).outcome == FAILED
+
+
+@pytest.mark.parametrize("unreadable", [False, True], ids=["damaged", "unreadable"])
+def test_a_write_through_a_record_that_cannot_be_read_goes_to_another_owner(
+    seed: int, unreadable: bool
+) -> None:
+    # Row 8, writing: merging with nothing would bury nothing, and lose what was there.
+    cluster = cluster_of(seed)
+    a, _, _ = cluster.owners(NAME)
+    client = Client(cluster, 0)
+    client.put(KEY, b"v1")
+    cluster.run(10_000)
+    if unreadable:
+        cluster.hosts[a].engine.faults.unreadable.add((Family.RECORDS, NAME))
+    else:
+        corrupt(cluster, a)
+    (before,) = cluster.hosts[a].engine.multi_get(Family.RECORDS, [NAME])
+    assert client.put(KEY, b"v2", at=a).outcome == OK
+    cluster.run(10_000)
+    (after,) = cluster.hosts[a].engine.multi_get(Family.RECORDS, [NAME])
+    assert after == before
+    assert Client(cluster, 1).get(KEY, at=a).value == b"v2"
+
+
+def test_power_lost_everywhere_costs_nothing_that_was_acknowledged(rng: random.Random) -> None:
+    # Rows 31 and 34.
+    for _ in range(20):
+        trial = Trial(rng.getrandbits(32))
+        for number in range(12):
+            trial.put(number % 3, b"a", wait=number % 4 != 3)
+        for node in trial.cluster.hosts:
+            trial.kill(node)
+        trial.finish()
+
+
+# --- clocks ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ahead_ms", [30_000, 288_000, 31_536_000_000, -31_536_000_000])
+def test_a_wrong_clock_breaks_no_causal_order_and_drags_no_other_along(
+    seed: int, ahead_ms: int
+) -> None:
+    # Row 3, the core's part.
+    cluster = cluster_of(seed)
+    a, b, c = cluster.owners(NAME)
+    cluster.hosts[a].set_clock(ahead_ms)
+    cluster.run(10_000)
+    client = Client(cluster, 0)
+    for number, at in enumerate((a, b, c, a, b, c)):
+        assert client.put(KEY, b"v%d" % number, at=at).outcome == OK
+        assert client.get(KEY, at=at).value == b"v%d" % number
+    life = cluster.hosts[a].life
+    assert life is not None
+    assert life.coordinator.clock_is_off == (abs(ahead_ms) > cluster.limits.max_skew_ms)
+    for node in (b, c):
+        life = cluster.hosts[node].life
+        assert life is not None
+        ahead = (life.clock.last >> 16) - cluster.wall_ms
+        assert ahead <= cluster.limits.max_skew_ms
+
+
+def test_a_write_stamped_beyond_the_skew_is_refused_and_never_seen(seed: int) -> None:
+    # Invariant 6.
+    cluster = cluster_of(seed)
+    client = Client(cluster, 0, lag_ms=-cluster.limits.max_skew_ms - 5_000)
+    assert client.put(KEY, b"from the future").outcome == NOT_APPLIED
+    assert Client(cluster, 1).get(KEY, r=3).value is None
+    assert set(cores(cluster, NAME).values()) == {b""}
+
+
+# --- siblings -------------------------------------------------------------------------------------
+
+
+def test_a_hundred_interleaved_writes_with_stale_contexts_leave_two_siblings(seed: int) -> None:
+    # Row 15.
+    cluster = cluster_of(seed, keyspace=SIBLINGS)
+    clients = Client(cluster, 0), Client(cluster, 1)
+    reads = [client.get(KEY) for client in clients]
+    for number in range(50):
+        for at, client in enumerate(clients):
+            write = client.put(KEY, b"%d by %d" % (number, at), context=reads[at])
+            assert write.outcome == OK
+            reads[at].context = client.seen[NAME]
+            reads[at].values = client.knows[NAME]
+    final = Client(cluster, 2).get(KEY, r=3)
+    assert final.values == {b"49 by 0", b"49 by 1"}
+
+
+def test_two_hundred_blind_puts_leave_one_version_and_a_small_context(seed: int) -> None:
+    # Row 16.
+    cluster = cluster_of(seed)
+    for number in range(200):
+        assert Client(cluster, number).put(KEY, b"%d" % number).outcome == OK
+    assert Client(cluster, 200).get(KEY, r=3).value == b"199"
+    for node in cluster.owners(NAME):
+        record = held(cluster, node)
+        check(record)
+        assert values(record) == [b"199"]
+        assert len(record.context.vector) + len(record.context.dots) <= 3
+
+
+# --- outcomes and stuck writes --------------------------------------------------------------------
+
+
+def test_a_write_with_one_acknowledgement_is_uncertain_and_masks_nothing(seed: int) -> None:
+    # Row 19.
+    cluster, (a, b, c) = conflicted(seed)
+    assert values(held(cluster, c)) == [b"B"]
+    assert Client(cluster, 0).get(KEY, at=a, r=3).value == b"A"
+    assert values(held(cluster, b)) == [b"A", b"B"]
+
+
+def test_a_put_stuck_in_a_stopped_coordinator_does_not_undo_a_newer_one(seed: int) -> None:
+    # Row 33.
+    cluster = cluster_of(seed)
+    a, b, c = cluster.owners(NAME)
+    for other in (b, c):
+        cluster.network.links[a, other].holds = is_write
+    client = Client(cluster, 0)
+    first = client.put(KEY, b"first", at=a, patience_us=100_000)
+    assert (first.outcome, first.attempts) == (OK, 2)
+    newer = Client(cluster, 1)
+    assert newer.put(KEY, b"newer", at=b).outcome == OK
+    for other in (b, c):
+        cluster.network.release(a, other)
+    cluster.run(100_000)
+    for at in (a, b, c):
+        assert Client(cluster, 10 + at).get(KEY, at=at, r=3).value == b"newer"
+
+
+def test_too_few_owners_is_not_applied_at_once(seed: int) -> None:
+    cluster = cluster_of(seed)
+    a, b, c = cluster.owners(NAME)
+    cluster.isolate(a)
+    cluster.run(2_000_000)
+    client = Client(cluster, 0)
+    client.choose = lambda key, avoid: a  # type: ignore[method-assign]
+    write = client.put(KEY, b"v", at=a)
+    assert write.outcome == NOT_APPLIED
+    assert set(cores(cluster, NAME).values()) == {b""}
+
+
+def test_a_message_from_an_unknown_record_format_changes_nothing(seed: int) -> None:
+    cluster = cluster_of(seed)
+    a, b, _ = cluster.owners(NAME)
+    Client(cluster, 0).put(KEY, b"v")
+    cluster.run(10_000)
+    before = cores(cluster, NAME)
+    deadline = cluster.now_us + DEADLINE_US
+    bad = ReplicaWrite(7, NAME, Encoded(b"\x09garbage"), deadline, WriteKind.REPAIR, 0)  # type: ignore[arg-type]
+    cluster.network.send(a, b, bad)
+    cluster.run(100_000)
+    assert cores(cluster, NAME) == before
+    assert Client(cluster, 1).get(KEY, at=b).value == b"v"
