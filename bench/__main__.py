@@ -46,7 +46,9 @@ def run(arguments: argparse.Namespace) -> int:
     where = machine.describe(arguments.dir or Path(tempfile.gettempdir()))
     with (
         _target(arguments) as target,
-        driver.generating(target.seeds, arguments.loop) as generator,
+        driver.generating(
+            target.seeds, loop=arguments.loop, silence_ms=arguments.silence_ms
+        ) as generator,
     ):
         results = driver.measure(settings, target, generator, _tell)
     print(report.table(report.medians(results), cpu=arguments.cpu))
@@ -122,6 +124,12 @@ def _add_workload(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--rounds", type=_positive, default=3, metavar="N")
     group.add_argument("--seed", type=int, default=1)
     group.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop")
+    group.add_argument(
+        "--silence-ms",
+        type=float,
+        default=driver.SILENCE_MS,
+        help="after which the client asks another node; raise it where the machine is busy",
+    )
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:

@@ -28,6 +28,7 @@ from bench.machine import ROOT
 from bench.workload import Job, Mix, key_count
 
 Loop: TypeAlias = Literal["uvloop", "asyncio"]
+SILENCE_MS = kvclient.Bounds().silence_ms
 CLIENT = "client"
 _SAMPLED_LONGER_S = 1.0
 """A profiled run goes on for so much longer than the recording, which thus sees load throughout."""
@@ -115,8 +116,9 @@ class Load(Protocol):
 class Generator:
     """The load generator's process, and what it is told."""
 
-    def __init__(self, seeds: str, loop: Loop) -> None:
+    def __init__(self, seeds: str, loop: Loop, silence_ms: float) -> None:
         command = [sys.executable, "-m", "bench.generator", seeds, "--loop", loop]
+        command += ["--silence-ms", str(silence_ms)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment()
         )
@@ -155,9 +157,16 @@ class Generator:
 
 
 @contextmanager
-def generating(seeds: str, loop: Loop) -> Iterator[Generator]:
-    """Have a load generator for a while; it is gone afterwards."""
-    generator = Generator(seeds, loop)
+def generating(seeds: str, *, loop: Loop, silence_ms: float) -> Iterator[Generator]:
+    """Have a load generator for a while; it is gone afterwards.
+
+    Args:
+        seeds: of the cluster.
+        loop: which event loop the client runs on.
+        silence_ms: after which the client asks another node. Raise it to see what an operation
+            costs on a machine too busy to answer in time; the default is what users have.
+    """
+    generator = Generator(seeds, loop, silence_ms)
     try:
         yield generator
     except BaseException:

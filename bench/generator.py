@@ -1,6 +1,6 @@
 """The load generator: a process of its own that asks a store and times the answers.
 
-    python -m bench.generator HOST:PORT,... [--loop uvloop|asyncio]
+    python -m bench.generator HOST:PORT,... [--loop uvloop|asyncio] [--silence-ms MS]
 
 Decides when operations are sent (now: a closed loop) and what counts as a latency. It takes one
 command a line on stdin, {"do": "load" | "run", "job": {...}}, and answers each with one line of
@@ -118,13 +118,14 @@ async def load(db: kvclient.AsyncClient, job: Job) -> dict[str, Any]:
     return {"keys": job.keys, "elapsed_s": time.perf_counter() - began_s}
 
 
-async def serve(seeds: str) -> None:
+async def serve(seeds: str, silence_ms: float) -> None:
     """Carry out the commands on stdin until it ends."""
+    bounds = kvclient.Bounds(silence_ms=silence_ms)
 
     def counters() -> dict[str, int]:
         return dataclasses.asdict(db.metrics)
 
-    async with kvclient.AsyncClient(seeds, timeout=OPERATION_TIMEOUT_S) as db:
+    async with kvclient.AsyncClient(seeds, timeout=OPERATION_TIMEOUT_S, bounds=bounds) as db:
         while line := await asyncio.to_thread(sys.stdin.readline):
             command = json.loads(line)
             job = Job(**command["job"])
@@ -138,13 +139,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.generator")
     parser.add_argument("seeds")
     parser.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop")
+    parser.add_argument("--silence-ms", type=float, default=kvclient.Bounds().silence_ms)
     arguments = parser.parse_args()
+    serving = serve(arguments.seeds, arguments.silence_ms)
     if arguments.loop == "asyncio":
-        asyncio.run(serve(arguments.seeds))
+        asyncio.run(serving)
         return
     import uvloop  # noqa: PLC0415 (a client does not need it)
 
-    uvloop.run(serve(arguments.seeds))
+    uvloop.run(serving)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Where the time goes: py-spy beside running processes, and the functions that cost most.
 
 Decides how a process is sampled and how its samples are read. Laws: recording never outlives the
-run; a function's own share and its share with what it calls are counted once a sample, also when it
-calls itself. Held by tests/unit/bench/test_profiler.py. Source: py-spy's raw format, a line
-"outermost;...;innermost count" for each stack. Leaves out time spent waiting.
+run; a function counts once a sample in its share with what it calls, also when it calls itself.
+Held by tests/unit/bench/test_profiler.py. Source: py-spy's raw format, a line
+"outermost;...;innermost count" for each stack. Leaves out threads that do not hold the interpreter:
+py-spy cannot tell their work from their waiting; `--cpu` shows what they cost with the rest.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def recording(
         output = folder / f"{name}-{process}{SUFFIX[form]}"
         options = ["--pid", str(pid), "--duration", str(round(seconds)), "--rate", str(RATE_HZ)]
         options += ["--format", form, "--output", str(output)]
-        command = [program, "record", "--function", *options]
+        command = [program, "record", "--gil", "--function", *options]
         spies[process] = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
