@@ -72,9 +72,19 @@ class Coordinator:
     """Operations in progress. Also carries out what reads ask for (`ReadEffects`)."""
 
     __slots__ = (
-        "_cluster_key", "_limits", "_next_id", "_now", "_operations", "_out",
-        "_own_reads", "_replica", "_wall_ms", "_wheel", "clock_is_off", "reachable",
-    )  # fmt: skip
+        "_cluster_key",
+        "_limits",
+        "_next_id",
+        "_now",
+        "_operations",
+        "_out",
+        "_own_reads",
+        "_replica",
+        "_wall_ms",
+        "_wheel",
+        "clock_is_off",
+        "reachable",
+    )
 
     def __init__(
         self, replica: Replica, limits: Limits, *, cluster_key: bytes, first_id: int

@@ -91,10 +91,25 @@ class Replica:
     """The local records, floors and counters of one node in one life."""
 
     __slots__ = (
-        "_batch", "_counters", "_dirty", "_dirty_order", "_periodic", "_records", "_unreadable",
-        "_wall_ms", "actor", "alarms", "clock", "floors", "is_proven", "number", "refuses",
-        "topology", "turn",
-    )  # fmt: skip
+        "_batch",
+        "_counters",
+        "_dirty",
+        "_dirty_order",
+        "_partition_bits",
+        "_periodic",
+        "_records",
+        "_unreadable",
+        "_wall_ms",
+        "actor",
+        "alarms",
+        "clock",
+        "floors",
+        "is_proven",
+        "number",
+        "refuses",
+        "topology",
+        "turn",
+    )
 
     def __init__(
         self, number: NodeNumber, actor: int, topology: Topology, clock: Clock, floors: Floors
@@ -121,6 +136,7 @@ class Replica:
     def follow(self, topology: Topology) -> None:
         """Decide under this topology from here on."""
         self.topology = topology
+        self._partition_bits = topology.partition_bits
         self._periodic = frozenset(
             keyspace.name
             for keyspace in topology.keyspaces
@@ -378,7 +394,7 @@ class Replica:
             self._counters[partition] = dot.counter
 
     def _partition(self, key: StorageKey) -> Partition:
-        return partition_of_key(key, self.topology.partition_bits)
+        return partition_of_key(key, self._partition_bits)
 
 
 _NOT_HELD = Lone({}, Dot(0, 0), Timestamp(0), b"", is_tombstone=False)
