@@ -48,7 +48,8 @@ def test_the_order_of_arrival_does_not_matter(arrived: Arrivals, chance: object)
 
 @given(arrivals, arrivals)
 def test_what_was_saved_is_what_is_loaded(first: Arrivals, more: Arrivals) -> None:
-    floors, disk = Floors(), {}
+    floors = Floors()
+    disk: dict[bytes, bytes] = {}
     for arrived in (first, more):
         for partition, dot in arrived:
             floors.add(partition, dot)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -66,4 +68,4 @@ def test_partitions_follow_one_another_without_gap(bits: int) -> None:
     bounds = [partition_bounds(Partition(p), bits) for p in range(1 << bits)]
     assert bounds[0][0] == bytes(8)
     assert bounds[-1][1] is None
-    assert all(left[1] == right[0] for left, right in zip(bounds, bounds[1:], strict=False))
+    assert all(left[1] == right[0] for left, right in itertools.pairwise(bounds))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kvnode.core.hlc import Timestamp
 from kvnode.core.keys import StorageKey, encode_key
 from kvnode.core.record import DamagedRecord, Encoded, core_of, decode, encode, seal, verify
-from kvnode.core.versions import Context, Dot, Record, Vote, join
+from kvnode.core.versions import Context, Dot, Record, Version, Vote, join
 
 _U64 = st.integers(0, (1 << 64) - 1)
 _ACTORS = st.integers(1, (1 << 64) - 1)
@@ -29,7 +29,7 @@ def records(draw: st.DrawFn, key: StorageKey) -> Record:
     return Record(join(Context(vector), held), versions, tuple(sorted(votes)))
 
 
-def _version(draw: st.DrawFn, key: StorageKey, dot: Dot):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _version(draw: st.DrawFn, key: StorageKey, dot: Dot) -> Version:
     return seal(
         key,
         dot=dot,

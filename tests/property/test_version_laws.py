@@ -152,9 +152,7 @@ def test_a_put_leaves_what_it_neither_saw_nor_postdates(
 def test_an_owner_that_accepts_keeps_no_older_version_beside_a_plain_put(
     owners: Owners, at: int, stamp: int, is_explicit: bool
 ) -> None:
-    sent = owners.write(
-        at, value=b"new", stamp=stamp, write_id=b"a" * 16, is_explicit=is_explicit
-    )
+    sent = owners.write(at, value=b"new", stamp=stamp, write_id=b"a" * 16, is_explicit=is_explicit)
     to = (at + 1) % OWNERS
     merged = sync(owners.records[to], sent.record)
     held = owners.deliver(sent, to)

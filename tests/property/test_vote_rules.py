@@ -2,7 +2,7 @@
 
 Random histories of one key at three owners: three clients, lost and late frames, partitions, hints
 on stand-ins, and then repair in a random order. A *change* is a full read (all owners) that differs
-from the full read before it although no write took place between: only repair, handoff, late frames.
+from the one before it although no write took place between: only repair, handoff, late frames.
 Three rules look at the same histories:
     copies      the value that most owners hold as their newest
     newest      each owner votes for the newest that it was ever sent as a write, hints and late
@@ -228,7 +228,10 @@ def test_joining_in_any_order_gives_the_same_votes(rng: random.Random) -> None:
         owners = Owners(OWNERS)
         for number in range(4):
             sent = owners.write(
-                rng.randrange(OWNERS), value=b"%d" % number, stamp=number, write_id=b"%016d" % number
+                rng.randrange(OWNERS),
+                value=b"%d" % number,
+                stamp=number,
+                write_id=b"%016d" % number,
             )
             owners.deliver(sent, rng.randrange(OWNERS))
         a, b, c = owners.records

@@ -21,6 +21,7 @@ from kvnode.core.versions import (
     Context,
     Dot,
     Record,
+    Vote,
     check,
     covers,
     covers_all,
@@ -129,6 +130,10 @@ class Watch:
         for read in self.reads:
             self.check_read(read)
 
+    def votes(self, key: StorageKey) -> set[Vote]:
+        """Return all votes that are stored for a key."""
+        return {vote for _, state in self._states(key) for vote in state.votes}
+
     def check_durable(self, key: StorageKey) -> None:
         """Invariants 1 and 8, for owners that have all been mended."""
         states = dict(self._states(key))
@@ -165,10 +170,10 @@ class Watch:
     def _supersedes(later: Write, write: Write) -> bool:
         if later is write:
             return False
-        if write.value is not None and write.value in later.knows:
-            # Who is still trying writes again: after whoever saw an earlier attempt of it.
-            if write.attempts == 1 or _is_over(write, later.began_us):
-                return True
+        # Who is still trying writes again: after whoever saw an earlier attempt of it.
+        was_final = write.attempts == 1 or _is_over(write, later.began_us)
+        if write.value is not None and write.value in later.knows and was_final:
+            return True
         ended = write.ended_us if write.outcome == OK else None
         if later.is_explicit or later.may_lose:
             return False

@@ -398,7 +398,7 @@ def test_a_put_stuck_in_a_stopped_coordinator_does_not_undo_a_newer_one(seed: in
 
 def test_too_few_owners_is_not_applied_at_once(seed: int) -> None:
     cluster = cluster_of(seed)
-    a, b, c = cluster.owners(NAME)
+    a, _, _ = cluster.owners(NAME)
     cluster.isolate(a)
     cluster.run(2_000_000)
     client = Client(cluster, 0)

@@ -76,6 +76,11 @@ class Trial:
         if host.life is None:
             host.start()
 
+    def start_all(self) -> None:
+        """Start every node that is dead."""
+        for node in self.cluster.hosts:
+            self.start(node)
+
     def wait(self, for_ms: int) -> None:
         """Let time pass."""
         self.cluster.run(for_ms * 1_000)
@@ -85,8 +90,7 @@ class Trial:
         cluster = self.cluster
         self.shake(0, 0)
         cluster.heal()
-        for node in cluster.hosts:
-            self.start(node)
+        self.start_all()
         cluster.run(_SETTLE_US)
         for key in KEYS:
             self._mend(key)
@@ -143,7 +147,7 @@ def _step(trial: Trial) -> None:
         (2, lambda: trial.cut(a, b, one_way=chance.random() < 0.3)),
         (2, trial.cluster.heal),
         (2, lambda: trial.kill(a)),
-        (3, lambda: [trial.start(node) for node in nodes]),
+        (3, trial.start_all),
         (2, lambda: trial.wait(chance.choice((1, 30, 1_200)))),
     ]
     weights = [weight for weight, _ in actions]
