@@ -686,10 +686,18 @@ def test_a_watermark_is_covered_by_one_owner_that_has_passed_it() -> None:
 
 
 def test_a_session_that_is_covered_is_answered_at_once() -> None:
-    read = Reading(seen=context("a1"), watermark=bytes(16))
+    read = Reading(seen=context("a1"))
     read.hear(1, NEW)
     read.hear(2, NEW)
     assert read.fx.value == b"b1"
+
+
+def test_a_session_with_a_context_and_a_watermark_wants_both_covered() -> None:
+    read = Reading(seen=context("a1"), watermark=bytes(16))
+    read.hear(1, NEW)
+    read.hear(2, NEW)
+    assert read.fx.is_open
+    assert read.op.silent() == [3]
 
 
 def test_those_asked_and_not_yet_heard_are_silent() -> None:
