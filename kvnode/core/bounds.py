@@ -40,6 +40,9 @@ FRAME_OPERATIONS_MAX = 4_096
 CLIENT_TIMEOUT_MS_MAX = 600_000
 """Deadlines beyond ten minutes are capped, not refused."""
 
+EXPIRES_MS_MAX = (1 << 64) - 1
+"""The last instant that a record's format can name; later ones count as this."""
+
 
 def _limit(default: float, *, unit: str, low: float, high: float, doc: str) -> Any:
     return field(default=default, metadata={"unit": unit, "low": low, "high": high, "doc": doc})

@@ -13,6 +13,7 @@ from typing import Any
 
 from kvnode.core.bounds import (
     CLIENT_TIMEOUT_MS_MAX,
+    EXPIRES_MS_MAX,
     FRAME_OPERATIONS_MAX,
     KEY_BYTES_MAX,
     WRITE_ID_BYTES,
@@ -134,7 +135,7 @@ class Edge:
         return self._put(
             self._now_us(), op_id, request.keyspace, request.key,
             request.value if isinstance(request, kv_pb2.PutRequest) else b"", request.context,
-            write_id, timestamp, (timestamp >> 16) + ttl if ttl else 0, request.w, timeout_ms,
+            write_id, timestamp, _expiry(timestamp, ttl), request.w, timeout_ms,
             flags | (kv_pb2.PUT_EXPLICIT if request.context else 0),
         )  # fmt: skip
 
@@ -304,6 +305,11 @@ def _count(ids: Sequence[int]) -> int:
         limit = f"{FRAME_OPERATIONS_MAX:,}"
         raise Refused(f"a frame must have at most {limit} operations, got {len(ids):,}")
     return len(ids)
+
+
+def _expiry(timestamp: int, ttl_ms: int) -> int:
+    """Return when a write of `timestamp` expires; beyond what the format can say is its end."""
+    return min((timestamp >> 16) + ttl_ms, EXPIRES_MS_MAX) if ttl_ms else 0
 
 
 def _named(keyspaces: Sequence[str], index: int) -> str:
