@@ -29,10 +29,10 @@ def journal_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.{JOURNAL}")
 
 
-def _claim(engine: RocksEngine) -> Position:
+def _claim(self: RocksEngine) -> Position:
     """Take the place of `RocksEngine.flush`, without the sync."""
-    engine.durable = engine.written
-    return engine.durable
+    self.durable = self.written
+    return self.durable
 
 
 def _serve(kind: str, words: list[str]) -> int:
