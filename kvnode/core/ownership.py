@@ -6,7 +6,8 @@ Laws, each subject to those before it:
    too, and a rack's copies of a partition differ by at most one from partition to partition;
 3. load is even: a node owns its share rounded down or up (so at most 1.05 times the mean where that
    is 20 or more); the first owners, and the others place by place, are even as far as racks allow;
-4. little moves: what a node owned it keeps, up to its share.
+4. little moves: what a node owned it keeps, up to its share; and nothing moves, no place either,
+   when the same members are assigned a second time, whatever was there before the first.
 The same arguments give the same owners: no chance, no order of sets, no clock.
 
 How: shares are exact fractions, filled up under the bounds that laws 1 and 2 set, then rounded so
@@ -14,6 +15,11 @@ that racks and nodes both stay within one of theirs. Copies are dealt first to r
 rack to nodes, then to places in the list: three times one problem (kvnode.core.dealing). Rows that
 are nearly equal and columns of at most a row each can always be filled (Gale and Ryser, 1957), so
 the first two always succeed. The places are an edge colouring (de Werra, 1971).
+
+Why a second look moves nothing: quotas round up who has more, so they are what everyone owns now,
+and nothing is trimmed, released or dealt. At a place that racks keep uneven, what is within the
+parts is a maximum matching already: no chain of exchanges places one more. So only those beyond
+their part are asked again, find no room, and stay because they were there.
 
 Tests: tests/unit/core/test_ownership.py, tests/property/test_ownership_laws.py.
 Decision: docs/decisions/0002-ownership.md. Leaves out: moving the data; weights by measured load.
@@ -283,8 +289,10 @@ def _in_places(
         before = {p: [n for n in old[p][place : place + 1] if n in options[p]] for p in order}
         chosen = _one_each(options, count, width - place, before)
         for p in order:
-            # Without room (racks come first): the one with most places still to take.
-            number = next(iter(chosen[p]), None) or max(options[p], key=count.__getitem__)
+            # Without room (racks come first): who was here, else who has most places to take. To
+            # ask the latter first would stir what is already as even as racks allow.
+            most_left = max(options[p], key=count.__getitem__)
+            number = next(chain(chosen[p], before[p], (most_left,)))
             result[p].append(number)
             left[p].remove(number)
     return tuple(tuple(row) for row in result)

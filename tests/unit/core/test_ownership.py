@@ -94,6 +94,16 @@ def test_the_same_members_change_nothing_not_even_the_order() -> None:
     assert assign(before, nodes(7, racks=3), partitions=256, replicas=3) == before
 
 
+def test_places_that_racks_keep_uneven_are_not_stirred_by_a_second_look() -> None:
+    # Two nodes of rack b stand beside four of rack a: the second place cannot be even. Who filled
+    # it beyond its part was once chosen anew at every look.
+    small = [Node(1, "a"), Node(2, "a"), Node(3, "a"), Node(4, "b"), Node(5, "a", weight=2.0)]
+    grown = [*small, Node(6, "b")]
+    before = born(small, partitions=32, replicas=4)
+    after = assign(before, grown, partitions=32, replicas=4)
+    assert assign(after, grown, partitions=32, replicas=4) == after
+
+
 def test_the_order_in_which_members_are_given_does_not_matter() -> None:
     assert born(nodes(9, racks=4)) == born(nodes(9, racks=4)[::-1])
 
