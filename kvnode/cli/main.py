@@ -21,8 +21,9 @@ _ABOUT = "kvnode: a leaderless, replicated key-value store"
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status."""
-    # gRPC's own lines on stderr tell a user nothing that our one line does not.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    if not os.environ.get("KVNODE_DEBUG"):
+        # gRPC's own lines on stderr tell a user nothing that our one line does not.
+        os.environ["GRPC_VERBOSITY"] = "NONE"
     try:
         return _closed(_run(sys.argv[1:] if words is None else list(words)))
     except KeyboardInterrupt:

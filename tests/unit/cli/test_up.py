@@ -194,6 +194,21 @@ def test_a_terminal_shows_nodes_becoming_ready(
     assert "starting" in text
 
 
+def test_a_command_that_is_not_on_the_path_is_spelled_so_that_it_can_be_typed(
+    run: Run, up: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / ".venv" / "bin" / "kvnode"), "up"])
+    assert "  .venv/bin/kvnode get hello --data" in run(*up, "--nodes", "1")[1]
+    for folder in (tmp_path / ".venv" / "bin", tmp_path / "bin"):
+        folder.mkdir(parents=True)
+        (folder / "kvnode").touch(mode=0o755)
+    assert "  .venv/bin/kvnode get hello --data" in run(*up)[1]
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "bin" / "kvnode"), "up"])
+    assert "  kvnode get hello --data" in run(*up)[1]
+
+
 # ---- in the foreground ------------------------------------------------------------------------
 
 
