@@ -45,11 +45,19 @@ class Client:
     """One session."""
 
     def __init__(
-        self, cluster: Cluster, number: int, *, lag_ms: int = 0, restamps: bool = True
+        self,
+        cluster: Cluster,
+        number: int,
+        *,
+        lag_ms: int = 0,
+        restamps: bool = True,
+        restamps_retries: bool = False,
     ) -> None:
         self.cluster = cluster
         self.number = SessionId(number)
         self.restamps = restamps
+        self.restamps_retries = restamps_retries
+        """Also puts of which an earlier attempt may have been seen: unsound, to show that it is."""
         self.lag_ms = lag_ms
         """How far its idea of the cluster's time is behind, before it hears better."""
         self.seen: dict[StorageKey, Context] = {}
@@ -244,7 +252,9 @@ class _Putting:
 
     def _may_stamp_anew(self) -> bool:
         # Of several attempts one may have been seen and superseded: then the rival is its heir.
-        return self._client.restamps and not self._write.is_explicit and self._open == 1
+        if self._write.is_explicit or not self._client.restamps:
+            return False
+        return self._open == 1 or self._client.restamps_retries
 
     def _again(self, avoid: NodeNumber) -> None:
         self._attempt += 1

@@ -13,7 +13,13 @@ import pytest
 
 from kvnode.core.batch import Family
 from kvnode.core.keys import StorageKey, encode_key
-from kvnode.core.messages import NodeNumber, PeerMessage, ReplicaWrite, WriteKind
+from kvnode.core.messages import (
+    NodeNumber,
+    PeerMessage,
+    ReplicaWrite,
+    ReplicaWriteReply,
+    WriteKind,
+)
 from kvnode.core.record import Encoded, decode
 from kvnode.core.topology import Keyspace, Resolve
 from kvnode.core.versions import EMPTY, Record, check
@@ -394,6 +400,27 @@ def test_a_put_stuck_in_a_stopped_coordinator_does_not_undo_a_newer_one(seed: in
     cluster.run(100_000)
     for at in (a, b, c):
         assert Client(cluster, 10 + at).get(KEY, at=at, r=3).value == b"newer"
+
+
+@pytest.mark.parametrize(("restamps_retries", "seen"), [(False, None), (True, b"v")])
+def test_a_retry_brings_back_a_deleted_value_only_if_it_is_stamped_anew(
+    seed: int, restamps_retries: bool, seen: bytes | None
+) -> None:
+    # The first attempt was seen and deleted while its acknowledgements were held up.
+    cluster = cluster_of(seed)
+    a, b, c = cluster.owners(NAME)
+    for other in (b, c):
+        cluster.network.links[other, a].holds = lambda it: isinstance(it, ReplicaWriteReply)
+    writer = Client(cluster, 0, restamps_retries=restamps_retries)
+    writer.choose = lambda key, avoid: b  # type: ignore[method-assign]
+    write = writer.put(KEY, b"v", at=a, wait=False, patience_us=500_000)
+    cluster.run(100_000)
+    other = Client(cluster, 1)
+    assert other.get(KEY, at=b).value == b"v"
+    assert other.delete(KEY, at=b).outcome == OK
+    cluster.run(1_000_000)
+    assert (write.outcome, write.attempts) == (OK, 3 if restamps_retries else 2)
+    assert Client(cluster, 2).get(KEY, at=c, r=3).value == seen
 
 
 def test_too_few_owners_is_not_applied_at_once(seed: int) -> None:
