@@ -12,13 +12,11 @@ Tests: tests/unit/core/test_coordinator.py; as whole clusters: tests/sim/.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import assert_never
 
 from kvnode.core.bounds import Limits
 from kvnode.core.context import seal_context
-from kvnode.core.explain import describe
-from kvnode.core.hlc import Timestamp
+from kvnode.core.explain import answer
 from kvnode.core.keys import StorageKey, partition_of_key
 from kvnode.core.messages import (
     ClientGet,
@@ -29,7 +27,6 @@ from kvnode.core.messages import (
     Instant,
     NodeNumber,
     Outbox,
-    Outcome,
     PutResult,
     ReplicaRead,
     ReplicaReadReply,
@@ -42,27 +39,15 @@ from kvnode.core.messages import (
 )
 from kvnode.core.read import ReadOp
 from kvnode.core.record import DamagedRecord, Encoded, decode
+from kvnode.core.refusals import not_applied, refuse, refuse_skew
 from kvnode.core.replica import Replica, TooMany, Unreadable
 from kvnode.core.resolve import Decision
 from kvnode.core.versions import Record
 from kvnode.core.wheel import Wheel
-from kvnode.core.write import WriteOp
+from kvnode.core.write import ForwardOp, WriteOp
 
 _REPAIR_ID = 0
 """Of repairs that nobody waits for."""
-
-
-@dataclass(slots=True)
-class ForwardOp:
-    """A write that an owner coordinates for this node's client."""
-
-    request: ClientPut
-    origin: int
-    owner: NodeNumber
-
-    def is_awaiting(self, node: NodeNumber) -> bool:
-        """Say whether this owner's answer is still out."""
-        return node == self.owner
 
 
 Operation = ReadOp | WriteOp | ForwardOp
@@ -135,7 +120,7 @@ class Coordinator:
 
     def on_get(self, origin: int, request: ClientGet) -> None:
         """Begin a read."""
-        if refusal := self._refusal(request, Outcome.NONE):
+        if refusal := self._refuse(request):
             self._answer(origin, refusal)
             return
         owners = self._owners(request.key, request.keyspace.n)
@@ -153,7 +138,7 @@ class Coordinator:
 
     def on_put(self, origin: int, request: ClientPut) -> None:
         """Begin a write: here, if this node owns the key and can; else at an owner."""
-        if refusal := self._refusal(request, Outcome.NOT_APPLIED) or self._skew(request):
+        if refusal := self._refuse_put(request):
             self._answer(origin, refusal)
             return
         owners = self._owners(request.key, request.keyspace.n)
@@ -171,7 +156,7 @@ class Coordinator:
         others = [node for node in owners if node in self.reachable]
         if len(others) + 1 < request.w:
             text = f"{len(others) + 1} of {request.w} owners can be reached"
-            self._answer(origin, _not_applied(request, ErrorCode.UNAVAILABLE, text))
+            self._answer(origin, not_applied(request, ErrorCode.UNAVAILABLE, text))
             return
         try:
             local = self._replica.coordinate(request, self._now)
@@ -181,7 +166,7 @@ class Coordinator:
             return
         except TooMany as exc:
             text = f"read the key and merge first: it would have {exc}"
-            self._answer(origin, _not_applied(request, ErrorCode.INVALID_REQUEST, text))
+            self._answer(origin, not_applied(request, ErrorCode.INVALID_REQUEST, text))
             return
         op_id = self._take_id()
         op = WriteOp(
@@ -217,7 +202,7 @@ class Coordinator:
         """Send a write on to the first owner that can be reached, unless it was sent on already."""
         near = [node for node in owners if node in self.reachable]
         if origin < 0 or not near:
-            self._answer(origin, _not_applied(request, code, why))
+            self._answer(origin, not_applied(request, code, why))
             return
         op_id = self._take_id()
         self._operations[op_id] = ForwardOp(request, origin, near[0])
@@ -314,23 +299,10 @@ class Coordinator:
     def finish(self, op: ReadOp, decision: Decision, merged: Record) -> None:
         """Answer a read."""
         del self._operations[op.id]
-        request, winner = op.request, decision.winner
-        value = None if winner is None or winner.is_absence(op.judged_ms) else winner.value
-        has_story = len(merged.versions) > 1 or op.repair_failed or request.explain
         context = b""
         if merged.context.vector or merged.context.dots:
-            context = seal_context(self._cluster_key, request.key, merged.context)
-        self._answer(
-            op.origin,
-            GetResult(
-                request.id,
-                value,
-                context,
-                0 if winner is None else winner.timestamp,
-                decision.confidence,
-                describe(op, decision, merged) if has_story else None,
-            ),
-        )
+            context = seal_context(self._cluster_key, op.request.key, merged.context)
+        self._answer(op.origin, answer(op, decision, merged, context))
 
     def fail(self, op: ReadOp, failure: Failure) -> None:
         """Tell the client that its read has no answer."""
@@ -379,29 +351,21 @@ class Coordinator:
 
     def _lose_forward(self, op_id: int, op: ForwardOp, why: str) -> None:
         del self._operations[op_id]
-        text = f"sent on to an owner of the key, but {why}"
-        failure = Failure(op.request.id, ErrorCode.UNCERTAIN, Outcome.UNCERTAIN, text, 0, ())
-        self._answer(op.origin, failure)
+        self._answer(op.origin, op.on_lost(why))
 
-    def _refusal(self, request: ClientGet | ClientPut, outcome: Outcome) -> Failure | None:
-        if len(self._operations) >= self._limits.operations_in_flight:
-            text = f"{len(self._operations):,} operations are in progress at this node"
-            return Failure(request.id, ErrorCode.OVERLOADED, outcome, text, _RETRY_MS, ())
-        if self._now >= request.deadline_us:
-            code = ErrorCode.TIMEOUT if outcome is Outcome.NONE else ErrorCode.UNAVAILABLE
-            return Failure(request.id, code, outcome, "the deadline passed before it began", 0, ())
-        if self.clock_is_off:
-            text = "this node's clock differs from most of its peers'; it coordinates nothing"
-            return Failure(request.id, ErrorCode.UNAVAILABLE, outcome, text, 0, ())
-        return None
+    def _refuse(self, request: ClientGet | ClientPut) -> Failure | None:
+        return refuse(
+            request,
+            in_flight=len(self._operations),
+            limits=self._limits,
+            now=self._now,
+            clock_is_off=self.clock_is_off,
+        )
 
-    def _skew(self, request: ClientPut) -> Failure | None:
-        clock = self._replica.clock
-        if not clock.is_too_far(Timestamp(request.timestamp), self._wall_ms):
-            return None
-        ahead = (request.timestamp >> 16) - self._wall_ms
-        text = f"timestamp is {ahead:,} ms ahead; at most {self._limits.max_skew_ms:,} are allowed"
-        return _not_applied(request, ErrorCode.INVALID_REQUEST, text)
+    def _refuse_put(self, request: ClientPut) -> Failure | None:
+        clock, wall_ms = self._replica.clock, self._wall_ms
+        skew = refuse_skew(request, clock, wall_ms=wall_ms, limits=self._limits)
+        return self._refuse(request) or skew
 
     def _answer(self, origin: int, result: Result) -> None:
         if origin >= 0:
@@ -427,9 +391,4 @@ class Coordinator:
 
 
 _LAST_ID = (1 << 64) - 1
-_RETRY_MS = 20
 _LAP_US = 1_000_000
-
-
-def _not_applied(request: ClientPut, code: ErrorCode, text: str) -> Failure:
-    return Failure(request.id, code, Outcome.NOT_APPLIED, text, 0, ())

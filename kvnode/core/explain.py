@@ -1,11 +1,18 @@
-"""What a read tells about itself: siblings, votes, and what each replica did.
+"""What a read tells: its answer and, about itself, siblings, votes and what each replica did.
 
 Tests: tests/unit/core/test_explain.py. Source: design, section 2.5, `explain`.
 """
 
 from __future__ import annotations
 
-from kvnode.core.messages import Detail, NodeNumber, ReplicaReport, SiblingReport, Status
+from kvnode.core.messages import (
+    Detail,
+    GetResult,
+    NodeNumber,
+    ReplicaReport,
+    SiblingReport,
+    Status,
+)
 from kvnode.core.read import UNREADABLE, ReadOp
 from kvnode.core.record import DamagedRecord, decode
 from kvnode.core.resolve import Decision, counted_votes
@@ -25,6 +32,20 @@ def describe(op: ReadOp, decision: Decision, merged: Record) -> Detail:
         repaired=tuple(op.mended),
         repair_failed=op.repair_failed,
         is_explained=explained,
+    )
+
+
+def answer(op: ReadOp, decision: Decision, merged: Record, context: bytes) -> GetResult:
+    """Return what the client of a finished read is told; `context` is the sealed one."""
+    winner = decision.winner
+    has_story = len(merged.versions) > 1 or op.repair_failed or op.request.explain
+    return GetResult(
+        op.request.id,
+        None if winner is None or winner.is_absence(op.judged_ms) else winner.value,
+        context,
+        0 if winner is None else winner.timestamp,
+        decision.confidence,
+        describe(op, decision, merged) if has_story else None,
     )
 
 

@@ -14,6 +14,7 @@ Source: Dynamo (SOSP 2007), section 4.5; design, sections 2.2 and 2.3.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from kvnode.core.hlc import Timestamp
 from kvnode.core.messages import (
@@ -130,3 +131,21 @@ class WriteOp:
             else self._failed.get(node, ReplyReport(node, "pending", waited))
             for node in self.owners
         )
+
+
+@dataclass(slots=True)
+class ForwardOp:
+    """A write that an owner coordinates for this node's client."""
+
+    request: ClientPut
+    origin: int
+    owner: NodeNumber
+
+    def is_awaiting(self, node: NodeNumber) -> bool:
+        """Say whether this owner's answer is still out."""
+        return node == self.owner
+
+    def on_lost(self, why: str) -> Failure:
+        """Its owner, or the time, is gone: it may have been applied there."""
+        text = f"sent on to an owner of the key, but {why}"
+        return Failure(self.request.id, ErrorCode.UNCERTAIN, Outcome.UNCERTAIN, text, 0, ())

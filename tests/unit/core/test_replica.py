@@ -17,7 +17,17 @@ from kvnode.core.keys import StorageKey, encode_key, partition_of_key
 from kvnode.core.messages import Instant, ReplicaRead, ReplicaWriteReply, Status
 from kvnode.core.record import Encoded, decode, encode
 from kvnode.core.replica import LocalWrite, Replica, TooMany, Unreadable
-from kvnode.core.versions import EMPTY, Record, Vote, accept, find, is_same_state, sync, with_vote
+from kvnode.core.versions import (
+    EMPTY,
+    Record,
+    Version,
+    Vote,
+    accept,
+    find,
+    is_same_state,
+    sync,
+    with_vote,
+)
 from kvnode.core.versions import put as put_
 from tests.unit.core.builders import (
     KEY,

@@ -1,0 +1,60 @@
+"""Which operations a node takes on: what cannot succeed is refused at once, before any effect.
+
+Laws: a refusal is typed and says what would have to be otherwise; a refused write is `not
+applied`, and certainly so.
+Tests: tests/unit/core/test_refusals.py. Source: design, sections 2.2, 2.3 and 6 (the table).
+Left out: what only an owner can know (its records, its space): kvnode.core.replica.
+"""
+
+from __future__ import annotations
+
+from kvnode.core.bounds import Limits
+from kvnode.core.hlc import LOGICAL_BITS, Clock, Timestamp
+from kvnode.core.messages import ClientGet, ClientPut, ErrorCode, Failure, Instant, Outcome
+
+_RETRY_MS = 20
+
+
+def refuse(
+    request: ClientGet | ClientPut,
+    *,
+    in_flight: int,
+    limits: Limits,
+    now: Instant,
+    clock_is_off: bool,
+) -> Failure | None:
+    """Return why this node takes on no such operation now, if so."""
+    if in_flight >= limits.operations_in_flight:
+        text = f"{in_flight:,} operations are in progress at this node"
+        return _failure(request, ErrorCode.OVERLOADED, text, retry_after_ms=_RETRY_MS)
+    if now >= request.deadline_us:
+        is_read = isinstance(request, ClientGet)
+        code = ErrorCode.TIMEOUT if is_read else ErrorCode.UNAVAILABLE
+        return _failure(request, code, "the deadline passed before it began")
+    if clock_is_off:
+        text = "this node's clock differs from most of its peers'; it coordinates nothing"
+        return _failure(request, ErrorCode.UNAVAILABLE, text)
+    return None
+
+
+def refuse_skew(
+    request: ClientPut, clock: Clock, *, wall_ms: int, limits: Limits
+) -> Failure | None:
+    """Return why a write with this stamp is refused, if it is too far ahead."""
+    if not clock.is_too_far(Timestamp(request.timestamp), wall_ms):
+        return None
+    ahead = (request.timestamp >> LOGICAL_BITS) - wall_ms
+    text = f"timestamp is {ahead:,} ms ahead; at most {limits.max_skew_ms:,} are allowed"
+    return not_applied(request, ErrorCode.INVALID_REQUEST, text)
+
+
+def not_applied(request: ClientPut, code: ErrorCode, text: str) -> Failure:
+    """Return the failure of a write that certainly is nowhere."""
+    return _failure(request, code, text)
+
+
+def _failure(
+    request: ClientGet | ClientPut, code: ErrorCode, text: str, *, retry_after_ms: int = 0
+) -> Failure:
+    outcome = Outcome.NONE if isinstance(request, ClientGet) else Outcome.NOT_APPLIED
+    return Failure(request.id, code, outcome, text, retry_after_ms, ())
