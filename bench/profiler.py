@@ -23,7 +23,8 @@ from bench.cluster import BenchError
 
 Format: TypeAlias = Literal["raw", "flamegraph", "speedscope"]
 SUFFIX: dict[Format, str] = {"raw": ".raw", "flamegraph": ".svg", "speedscope": ".json"}
-RATE_HZ = 200
+RATE_HZ = 100
+"""Each sample halts the process; on a busy machine for as long as py-spy waits for a processor."""
 _END_TIMEOUT_S = 60.0
 
 
