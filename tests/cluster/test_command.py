@@ -190,6 +190,26 @@ def test_a_folder_loads_while_a_node_dies_and_verifies(cluster: Cluster, tmp_pat
     assert lines[2].endswith(": 1 differ, 1 missing, 0 failed")
 
 
+def test_an_interrupted_load_is_quiet_and_harms_no_node(cluster: Cluster, tmp_path: Path) -> None:
+    for i in range(5_000):
+        (tmp_path / f"{i:04}").touch()
+    pids = cluster.local.pids()
+    words = ["load", tmp_path, "--jobs", 1, "--prefix", "cut/", "--data", cluster.data]
+    with subprocess.Popen(
+        [*COMMAND, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as child:
+        while cluster.run("get", "cut/0000")[0]:
+            assert child.poll() is None
+        child.send_signal(signal.SIGINT)
+        out, said = child.communicate(timeout=30)
+    assert (child.returncode, out, said) == (130, b"", b"")
+    assert cluster.run("get", "cut/0000")[0] == 0
+    assert cluster.local.pids() == pids
+
+
 def test_a_killed_nodes_disk_holds_what_it_acknowledged(cluster: Cluster) -> None:
     _, out, _ = cluster.run("put", "durable", "yes", "--w", "3")
     assert len(out.split(b" on ")[1].split(b",")) == 3
