@@ -96,6 +96,7 @@ class ReadOp:
         "_patience",
         "_phase_ends_us",
         "_reachable",
+        "_waits_for_all",
         "asked",
         "failed",
         "heard",
@@ -142,16 +143,18 @@ class ReadOp:
         self._patience = patience
         self._phase_ends_us = Instant(0)
         self._reachable = reachable
+        self._waits_for_all = request.explain
         for owner in owners:
             if owner not in reachable:
                 self.failed[owner] = "unreached"
 
     def start(self, fx: ReadEffects) -> None:
-        """Ask the first r reachable owners, nearest first; fail at once if there are too few."""
+        """Ask the first r reachable owners, nearest first (to explain: all of them); fail at once
+        if there are too few."""
         if len(self._reachable) < self.request.r:
             self._fail(fx, ErrorCode.UNAVAILABLE, "too few owners can be reached", self.started_us)
             return
-        self._ask(fx, self.request.r)
+        self._ask(fx, len(self.owners) if self._waits_for_all else self.request.r)
         patience_us = self._patience.widen_after_ms * 1_000
         self._phase_ends_us = Instant(self.started_us + patience_us)
         fx.wake(self, min(self._phase_ends_us, self.request.deadline_us))
@@ -205,9 +208,11 @@ class ReadOp:
         elif now >= self.request.deadline_us:
             self._give_up(now, fx)
         else:
+            self._waits_for_all = False
             self._ask(fx, len(self.owners))
             self._phase_ends_us = self.request.deadline_us
             fx.wake(self, self.request.deadline_us)
+            self._evaluate(now, fx)
 
     def silent(self) -> list[NodeNumber]:
         """Return the owners that were asked and have neither answered nor failed."""
@@ -220,6 +225,8 @@ class ReadOp:
     def _evaluate(self, now: Instant, fx: ReadEffects) -> None:
         match self.phase:
             case Phase.WAITING:
+                if self._waits_for_all and self.silent():
+                    return
                 if self._believed() >= self.request.r:
                     self._weigh(now, fx)
                 else:

@@ -170,7 +170,8 @@ def cast_vote(key: StorageKey, data: bytes, owner: int) -> Encoded:
     cast = {votes[at : at + _VOTE.size] for at in range(0, len(votes), _VOTE.size)}
     if vote in cast:
         return Encoded(data)
-    votes = b"".join(sorted((*cast, vote), key=_owner_of))
+    ordered: list[bytes] = sorted((*cast, vote), key=_owner_of)
+    votes = b"".join(ordered)
     core = data[:end]
     tail = _VOTE_HEAD.pack(_hash(key + core + votes), count + 1)
     return Encoded(b"".join((core, tail, votes, data[payload:])))

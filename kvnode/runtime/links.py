@@ -90,7 +90,8 @@ class Link:
         options = channel_options(reconnect_ms=peer.limits.reconnect_ms)
         async with grpc.aio.insecure_channel(peer.address, options=options) as channel:
             method: Any = channel.stream_stream(f"/kvnode.v1.Peer/{self._kind}")
-            while True:
+            # A flag, since a TaskGroup whose tasks fail as it is cancelled forgets the cancellation.
+            while not peer.is_dropped:
                 try:
                     await self._serve(method(wait_for_ready=True))
                 except (*_LOST, BadFrame) as exc:
@@ -184,6 +185,7 @@ class Peer:
         self.pump = pump
         self.limits = limits
         self.is_up = False
+        self.is_dropped = False
         self.link = Link(self, LINK)
         self.bulk = Link(self, BULK)
         self._identity = identity
@@ -340,9 +342,11 @@ class Links:
         ]
 
     def _drop(self, number: NodeNumber) -> None:
+        peer = self.peers.pop(number)
+        peer.is_dropped = True
         for task in self._running.pop(number):
             task.cancel()
-        self.peers.pop(number).on_lost()
+        peer.on_lost()
 
 
 async def _read(call: Any) -> bytes:

@@ -596,6 +596,8 @@ def test_siblings_come_with_their_story() -> None:
 def test_a_read_that_asks_for_it_is_explained() -> None:
     desk = Desk()
     desk.get(r=1, explain=True)
+    for node in list(desk.out.peers):
+        desk.hear_read(node, None)
     detail = desk.value().detail
     assert detail is not None
     assert [each.node for each in detail.replicas] == OWNERS

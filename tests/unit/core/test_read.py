@@ -204,7 +204,19 @@ def test_a_story_has_the_votes_of_all_that_answered() -> None:
     read = Reading(explain=True)
     read.hear(1, record(version("a1"), votes=((1, "a1"),)))
     read.hear(2, record(version("a1"), votes=((2, "a1"),)))
-    assert [vote.owner for vote in read.fx.answers[0][1].votes] == [1, 2]
+    assert read.fx.is_open
+    assert read.fx.asked == [1, 2, 3]
+    read.hear(3, record(version("a1"), votes=((3, "a1"),)))
+    assert [vote.owner for vote in read.fx.answers[0][1].votes] == [1, 2, 3]
+
+
+def test_a_story_does_not_wait_for_the_silent_beyond_the_widening() -> None:
+    read = Reading(explain=True)
+    read.hear(1, OLD)
+    read.hear(2, OLD)
+    assert read.fx.is_open
+    read.wake(WIDEN_US)
+    assert read.fx.value == b"a1"
 
 
 def test_an_owner_is_heard_once_and_strangers_never() -> None:
