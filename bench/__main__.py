@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from types import FrameType
 from typing import TypeVar
 
 from bench import cluster, driver, machine, profiler, report
@@ -30,6 +32,7 @@ DEFAULT_VALUE_BYTES = (100, 10 << 10)
 def main(words: Sequence[str] | None = None) -> int:
     """Do what the command says; return its exit status."""
     arguments = _parser().parse_args(words)
+    before = signal.signal(signal.SIGTERM, _terminated)
     try:
         status: int = arguments.do(arguments)
     except (BenchError, ClusterError) as error:
@@ -37,7 +40,15 @@ def main(words: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return status
+
+
+def _terminated(_number: int, _frame: FrameType | None) -> None:
+    """Leave as by Ctrl-C: the nodes outlive their starter unless they are stopped."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(128 + signal.SIGTERM)
 
 
 def run(arguments: argparse.Namespace) -> int:

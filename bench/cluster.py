@@ -1,7 +1,7 @@
 """The cluster under test: real nodes of this checkout in a folder that goes away afterwards.
 
 Decides where it lives (free ports from 7900 up, or wherever the caller says) and how durable it is.
-Laws: whatever happens, no node and no folder is left behind. Held by
+Laws: no node and no folder is left behind, unless this process is killed outright. Held by
 tests/unit/bench/test_cluster.py. Leaves out what is asked of it.
 """
 

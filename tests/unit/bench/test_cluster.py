@@ -27,8 +27,7 @@ def test_taken_ports_are_passed_over_also_those_for_metrics(
 ) -> None:
     monkeypatch.setattr(cluster, "FIRST_PORT", base := cluster.free_ports(4))
     for taken in (base, base + 1000):
-        with socket.socket() as other:
-            other.bind(("127.0.0.1", taken))
+        with socket.create_server(("127.0.0.1", taken)):
             assert cluster.free_ports(3) > base
 
 

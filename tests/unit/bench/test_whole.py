@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from bench import driver
 from bench.__main__ import main
+from bench.machine import ROOT
 
 
 @pytest.mark.cluster
@@ -26,3 +31,22 @@ def test_a_short_run_measures_every_workload_and_keeps_it(
     assert set(result["medians"][0]["cpu_us_per_op"]) == {"n1", "n2", "n3", "client"}
     assert "p99.9" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == [kept]
+
+
+@pytest.mark.cluster
+def test_sigterm_leaves_neither_nodes_nor_folders_behind(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench", "run", "--mix", "put", "--in-flight", "1"]
+    command += ["--keys", "50", "--seconds", "0.1", "--warm", "0.1", "--rounds", "1000"]
+    command += ["--dir", str(tmp_path)]
+    environment = driver._environment()
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+    ) as bench:
+        assert bench.stderr is not None
+        assert "round 1" in bench.stderr.readline()
+        pids = [int(json.loads(path.read_text())["pid"]) for path in tmp_path.rglob("*.pid")]
+        bench.send_signal(signal.SIGTERM)
+        assert bench.wait(timeout=60) == 128 + signal.SIGTERM
+    assert len(pids) == 3
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    assert list(tmp_path.iterdir()) == []
