@@ -26,6 +26,7 @@ from kvnode.core.messages import (
     Status,
 )
 from kvnode.core.record import Encoded
+from kvnode.runtime.conversation import Conversation
 from kvnode.runtime.identity import Identity
 from kvnode.runtime.links import BULK, LINK, payload
 from kvnode.runtime.outgoing import Outgoing
@@ -107,19 +108,18 @@ class PeerService:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(exc))
         place = (accepted.number, kind)
         self._streams[place] = accepted
+        conversation = Conversation(context)
         try:
-            async with asyncio.TaskGroup() as tasks:
-                writing = tasks.create_task(accepted.outgoing.run(context.write))
-                await self._hear(accepted, context)
-                writing.cancel()
-        except* BadFrame as group:
-            text = str(group.exceptions[0])
-            log.warning("peer_frame_refused peer=%d why=%s", accepted.number, text)
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
-        except* grpc.aio.BaseError:
-            pass  # the peer is gone: it will dial again
-        except* Exception as group:  # noqa: BLE001 (handed on: it ends the node)
-            self._pump.fail(group)
+            await conversation.run(
+                hear=self._hear(accepted, conversation),
+                speak=accepted.outgoing.run(conversation.write),
+                hush=accepted.outgoing.close,
+            )
+        except BadFrame as exc:
+            log.warning("peer_frame_refused peer=%d why=%s", accepted.number, exc)
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(exc))
+        except Exception as exc:  # noqa: BLE001 (handed on: it ends the node)
+            self._pump.fail(exc)
         finally:
             accepted.outgoing.close()
             if self._streams.get(place) is accepted:
@@ -165,11 +165,8 @@ class PeerService:
             "is a copy of its data folder in use?"
         )
 
-    async def _hear(self, accepted: Accepted, context: Context) -> None:
-        while True:
-            data = await context.read()
-            if data is grpc.aio.EOF:
-                return
+    async def _hear(self, accepted: Accepted, conversation: Conversation) -> None:
+        while (data := await conversation.read()) is not None:
             frame = parse_frame(data)
             accepted.heard_us = now_us()
             self.identity.take(frame)

@@ -29,6 +29,7 @@ from kvnode.core.messages import (
 )
 from kvnode.core.node import Node
 from kvnode.runtime.client_codec import FORMAT, encode_detail, encode_results
+from kvnode.runtime.conversation import Conversation
 from kvnode.runtime.edge import Edge, Refused, encode_failure, name_node
 from kvnode.runtime.outgoing import Outgoing
 from kvnode.runtime.pump import Pump, wall_ms
@@ -158,30 +159,24 @@ class ClientService:
         stream = ClientStream(self._open_session(), self)
         self._sessions[stream.session] = stream
         self._streams += 1
+        conversation = Conversation(context)
         try:
-            async with asyncio.TaskGroup() as tasks:
-                writing = tasks.create_task(stream.outgoing.run(context.write))
-                hearing = tasks.create_task(self._hear(stream, context))
-                await asyncio.wait((writing, hearing), return_when=asyncio.FIRST_COMPLETED)
-                writing.cancel()
-                hearing.cancel()
-        except* Refused as group:
-            text = str(group.exceptions[0])
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
-        except* grpc.aio.BaseError:
-            pass  # the client is gone: there is nobody to tell
-        except* Exception as group:  # noqa: BLE001 (handed on: it ends the node)
-            self._pump.fail(group)
+            await conversation.run(
+                hear=self._hear(stream, conversation),
+                speak=stream.outgoing.run(conversation.write),
+                hush=stream.outgoing.close,
+            )
+        except Refused as exc:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(exc))
+        except Exception as exc:  # noqa: BLE001 (handed on: it ends the node)
+            self._pump.fail(exc)
         finally:
             self._streams -= 1
             stream.outgoing.close()
             del self._sessions[stream.session]
 
-    async def _hear(self, stream: ClientStream, context: Context) -> None:
-        while True:
-            data = await context.read()
-            if data is grpc.aio.EOF:
-                return
+    async def _hear(self, stream: ClientStream, conversation: Conversation) -> None:
+        while (data := await conversation.read()) is not None:
             self._take_frame(stream, data)
 
     def _take_frame(self, stream: ClientStream, data: bytes) -> None:
@@ -219,6 +214,7 @@ class ClientService:
     async def _get(self, data: bytes, context: Context) -> bytes:
         request = await _parsed(kv_pb2.GetRequest, data, context)
         try:
+            _refuse_late(context)
             get = self.edge.get(1, request, _timeout_ms(context, self.limits))
         except Refused as exc:
             return await self._abort_refused(exc, Outcome.NONE, context)
@@ -251,6 +247,10 @@ class ClientService:
         A plain put that meets a newer rival is done anew (docs/write-path.md, restamping).
         """
         stamp, write_id = request.timestamp, request.write_id or os.urandom(16)
+        try:
+            _refuse_late(context)
+        except Refused as exc:
+            return await self._abort_refused(exc, Outcome.NOT_APPLIED, context)
         while True:
             stamp = stamp or self._node.clock.tick(wall_ms())
             timeout_ms = _timeout_ms(context, self.limits)
@@ -307,6 +307,13 @@ def _payload(result: Result) -> int:
 def _refused(op_id: int, outcome: Outcome, code: ErrorCode, text: str) -> Failure:
     retry_ms = _RETRY_MS if code is ErrorCode.OVERLOADED else 0
     return Failure(op_id, code, outcome, text, retry_ms, ())
+
+
+def _refuse_late(context: Context) -> None:
+    """A request whose deadline has passed is never begun. Raises: Refused."""
+    remaining = context.time_remaining()
+    if remaining is not None and remaining <= 0:
+        raise Refused("the deadline has passed", ErrorCode.TIMEOUT)
 
 
 def _timeout_ms(context: Context, limits: Limits) -> int:
