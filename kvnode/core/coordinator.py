@@ -46,10 +46,6 @@ from kvnode.core.versions import Record
 from kvnode.core.wheel import Wheel
 from kvnode.core.write import ForwardOp, WriteOp
 
-_REPAIR_ID = 0
-"""Of repairs that nobody waits for."""
-
-
 Operation = ReadOp | WriteOp | ForwardOp
 
 
@@ -217,11 +213,15 @@ class Coordinator:
         if isinstance(op, ReadOp):
             op.on_mended(node, reply.status, self)
             return
-        key, state = None, None
+        state = None
         if isinstance(op, WriteOp):
-            key = op.request.key
+            if node == self._replica.number and not op.is_awaiting(node):
+                # Not the write's own acknowledgement, which came before: that of `_bring_back`.
+                if reply.status is Status.DONE:
+                    self._settle(reply.id, op.on_merged())
+                return
             if reply.record:
-                state = self._bring_back(key, reply.record)
+                state = self._bring_back(reply.id, op, reply.record)
             if reply.status is Status.DONE:
                 self._settle(reply.id, op.on_ack(node, state, self._now))
             else:
@@ -323,15 +323,16 @@ class Coordinator:
         else:
             self.on_read_reply(number, reply)
 
-    def _bring_back(self, key: StorageKey, data: Encoded) -> Record | None:
+    def _bring_back(self, op_id: int, op: WriteOp, data: Encoded) -> Record | None:
         """Merge what an owner holds beyond what was sent; the next turn stores it here."""
+        key, number = op.request.key, self._replica.number
         try:
             state = decode(key, data)
         except DamagedRecord:
             return None
         deadline = Instant(self._now + 1_000 * self._limits.timeout_ms)
-        write = ReplicaWrite(_REPAIR_ID, key, data, deadline, WriteKind.REPAIR, 0)
-        self._out.send(self._replica.number, write)
+        self._out.send(number, ReplicaWrite(op_id, key, data, deadline, WriteKind.REPAIR, 0))
+        op.expect_merge(number)
         return state
 
     def _wake_at_deadline(self, request: ClientPut, op_id: int) -> None:

@@ -37,6 +37,8 @@ class WriteOp:
         "_acked",
         "_context",
         "_failed",
+        "_merges",
+        "_merging_at",
         "_newer",
         "_stands_alone",
         "_version",
@@ -64,6 +66,8 @@ class WriteOp:
         self._acked: dict[NodeNumber, int] = {}
         self._failed: dict[NodeNumber, ReplyReport] = {}
         self._context: Context = NOTHING_SEEN
+        self._merges = 0
+        self._merging_at: NodeNumber | None = None
         self._newer = Timestamp(0)
         self._stands_alone = True
         self._learn(record)
@@ -81,7 +85,19 @@ class WriteOp:
         self._failed.pop(node, None)
         if state is not None:
             self._learn(state)
-        return self._result() if len(self._acked) >= self.request.w else None
+        return self._result_if_met()
+
+    def expect_merge(self, coordinator: NodeNumber) -> None:
+        """What an owner brought back is on its way to the coordinator's own store. Until it is
+        durable the coordinator does not count: a crash would take back that it ever knew what
+        this write supersedes, and an older write could win once that owner is away."""
+        self._merges += 1
+        self._merging_at = coordinator
+
+    def on_merged(self) -> PutResult | None:
+        """The coordinator holds durably what an owner brought back."""
+        self._merges = max(0, self._merges - 1)
+        return self._result_if_met()
 
     def on_failure(self, node: NodeNumber, answer: str, now: Instant) -> Failure | None:
         """An owner refused or cannot be reached. Returns a failure once w is out of reach."""
@@ -111,6 +127,10 @@ class WriteOp:
         self._stands_alone = False
         if not self._version.is_explicit:
             self._newer = max(self._newer, newest_rival(state, self._version))
+
+    def _result_if_met(self) -> PutResult | None:
+        uncounted = self._merges > 0 and self._merging_at in self._acked
+        return self._result() if len(self._acked) - uncounted >= self.request.w else None
 
     def _result(self) -> PutResult:
         # The context is sealed by the coordinator, which holds the cluster's key.

@@ -447,3 +447,30 @@ def test_a_message_from_an_unknown_record_format_changes_nothing(seed: int) -> N
     cluster.run(100_000)
     assert cores(cluster, NAME) == before
     assert Client(cluster, 1).get(KEY, at=b).value == b"v"
+
+
+@pytest.mark.parametrize("crashes_at_ms", [0, 1, 2, 3, 5, 8])
+def test_what_a_put_superseded_elsewhere_stays_so_though_its_coordinator_crashes(
+    seed: int, crashes_at_ms: int
+) -> None:
+    # The coordinator learned of the old write from an acknowledgement, and must not answer before
+    # it has stored that: it crashes, and then the owner that knew goes down.
+    cluster = cluster_of(seed)
+    a, b, c = cluster.owners(NAME)
+    cluster.isolate(a)
+    cluster.run(2_000_000)
+    assert Client(cluster, 0).put(KEY, b"old", at=b).outcome == OK
+    cluster.heal()
+    cluster.run(10_000)
+    cluster.cut(a, c)
+    cluster.chance("crash").randint = lambda low, high: low  # type: ignore[method-assign]
+    put = Client(cluster, 1).put(KEY, b"new", at=a)
+    assert put.outcome == OK
+    cluster.run(1_000 * crashes_at_ms)
+    cluster.hosts[a].kill()
+    cluster.heal()
+    cluster.hosts[a].start()
+    cluster.run(10_000)
+    cluster.hosts[b].kill()
+    cluster.run(2_000_000)
+    assert Client(cluster, 2).get(KEY, at=c).value == b"new"

@@ -224,7 +224,10 @@ def test_what_an_owner_holds_beyond_is_merged_here_and_tells_of_rivals() -> None
     desk.hear_write(2, state=state)
     [repair] = desk.sent(ME)
     assert isinstance(repair, ReplicaWrite)
-    assert (repair.id, repair.kind, repair.record) == (0, WriteKind.REPAIR, encode(KEY, state))
+    assert (repair.kind, repair.record) == (WriteKind.REPAIR, encode(KEY, state))
+    assert repair.id == message.id
+    desk.hear_write(ME)
+    assert desk.answers == []
     desk.hear_write(ME)
     assert desk.result().newer == stamp(9)
     sealed = desk.result().context

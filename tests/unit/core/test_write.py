@@ -48,6 +48,21 @@ def test_an_owner_counts_once() -> None:
     assert op.on_ack(1, None, at(20)) is None
 
 
+def test_a_coordinator_counts_once_it_holds_durably_what_an_owner_brought_back() -> None:
+    op = write(w=2)
+    op.expect_merge(1)
+    assert op.on_ack(2, None, at(10)) is None
+    assert op.on_ack(1, None, at(20)) is None
+    assert op.on_merged() == PutResult(8, b"", (2, 1), 0)
+
+
+def test_owners_enough_without_the_coordinator_wait_for_no_merge() -> None:
+    op = write(w=2)
+    op.expect_merge(1)
+    assert op.on_ack(2, None, at(10)) is None
+    assert op.on_ack(3, None, at(20)) == PutResult(8, b"", (2, 3), 0)
+
+
 def test_who_does_not_own_the_key_does_not_count() -> None:
     op = write(w=1)
     assert op.on_ack(9, None, at(10)) is None
