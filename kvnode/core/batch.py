@@ -24,7 +24,7 @@ class Family(IntEnum):
     META = 2
     """Small facts about this node: incarnations, peers' start numbers, stop markers."""
     CONFLICTS = 3
-    """Storage keys of records with more than one survivor: the open conflicts."""
+    """Storage keys of records whose survivors differ in value: the open conflicts."""
 
 
 class WriteBatch:

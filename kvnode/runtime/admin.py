@@ -15,9 +15,10 @@ from google.protobuf.message import DecodeError
 import kvnode
 from kvnode.core.batch import Family
 from kvnode.core.explain import sibling_reports
-from kvnode.core.keys import StorageKey, decode_key
+from kvnode.core.keys import StorageKey, decode_key, partition_of_key
 from kvnode.core.node import Node
 from kvnode.core.record import DamagedRecord, decode
+from kvnode.core.resolve import decide, is_conflict
 from kvnode.core.versions import Record
 from kvnode.runtime.client_codec import encode_sibling
 from kvnode.runtime.edge import Edge, name_node
@@ -114,13 +115,26 @@ class ClusterService:
             record: Record = decode(key, data)
         except DamagedRecord:
             return  # reads of it abstain and raise the alarm
-        index = {version.dot: at for at, version in enumerate(record.versions)}
         name = decode_key(key)
+        keyspace = self._node.topology.keyspace(name.keyspace)
+        if keyspace is None or not is_conflict(record, wall_ms()):
+            return
+        index = {version.dot: at for at, version in enumerate(record.versions)}
+        partition = partition_of_key(key, self._node.topology.partition_bits)
+        owners = self._node.topology.owner_numbers[partition][: keyspace.n]
+        # As far as this node knows: a read asks all owners for their votes.
+        decision = decide(
+            record,
+            owners=owners,
+            unheard=0,
+            now_ms=wall_ms(),
+            resolve=keyspace.resolve,
+        )
         response.conflicts.append(
             kv_pb2.Conflict(
                 keyspace=name.keyspace,
                 key=name.partition_part + name.sort_part,
-                siblings=[encode_sibling(one) for one in sibling_reports(record, None)],
+                siblings=[encode_sibling(one) for one in sibling_reports(record, decision)],
                 votes=[
                     kv_pb2.Vote(node=name_node(self._edge, vote.owner), sibling=index[vote.dot])
                     for vote in record.votes

@@ -90,7 +90,7 @@ class Link:
         options = channel_options(reconnect_ms=peer.limits.reconnect_ms)
         async with grpc.aio.insecure_channel(peer.address, options=options) as channel:
             method: Any = channel.stream_stream(f"/kvnode.v1.Peer/{self._kind}")
-            # A flag, since a TaskGroup whose tasks fail as it is cancelled forgets the cancellation.
+            # A flag, since a TaskGroup whose tasks fail as it is cancelled forgets that it was.
             while not peer.is_dropped:
                 try:
                     await self._serve(method(wait_for_ready=True))

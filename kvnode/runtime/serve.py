@@ -56,7 +56,8 @@ def run(options: ServeOptions) -> int:
         return _run(options)
     except (ServeError, ConfigError, BirthError, FolderError, StorageError) as exc:
         _tell(f"{exc}")
-        log.error("refused why=%s", exc)
+        if log.hasHandlers():  # else logging would say it on stderr once more
+            log.error("refused why=%s", exc)
         return 1
 
 
@@ -113,8 +114,11 @@ async def _until_told(server: object) -> int:
     try:
         await server.run(stop)
     except BaseException as exc:
+        root = _root(exc)
+        if isinstance(root, ServeError):  # a refusal, met inside a task group
+            raise root from None
         log.critical("crashed", exc_info=exc)
-        _tell(f"crashed: {_root(exc)}")
+        _tell(f"crashed: {root}")
         # Nothing that runs now could make the disk any truer: go, as a kill would.
         logging.shutdown()
         os._exit(70)
