@@ -44,8 +44,6 @@ class Write:
     """None: a delete."""
     is_explicit: bool
     seen: Context
-    knows: frozenset[bytes | None]
-    """The values whose writes `seen` covers."""
     began_us: int
     write_ids: list[bytes] = field(default_factory=list)
     stamps: list[int] = field(default_factory=list)
@@ -141,8 +139,7 @@ class Watch:
         if any(not is_same_state(joined, state) for state in states.values()):
             self._cluster.fail(key, f"invariant 8: owners differ after healing: {states}")
         for write in self._acknowledged(key):
-            dots = sorted(dot for name in write.write_ids for dot in self.dots.get(name, ()))
-            if not any(covers(joined.context, dot) for dot in dots):
+            if not any(covers(joined.context, dot) for dot in self._dots_of(write)):
                 self._cluster.fail(key, f"invariant 1: {write.value!r} is gone without a trace")
             live = {version.write_id for version in joined.versions}
             if not live & set(write.write_ids) and not self._has_successor(write):
@@ -166,13 +163,11 @@ class Watch:
             return True
         return any(self._supersedes(later, write) for later in acknowledged)
 
-    @staticmethod
-    def _supersedes(later: Write, write: Write) -> bool:
+    def _supersedes(self, later: Write, write: Write) -> bool:
         if later is write:
             return False
-        # Who is still trying writes again: after whoever saw an earlier attempt of it.
-        was_final = write.attempts == 1 or _is_over(write, later.began_us)
-        if write.value is not None and write.value in later.knows and was_final:
+        dots = self._dots_of(write)
+        if dots and all(covers(later.seen, dot) for dot in dots):
             return True
         ended = write.ended_us if write.outcome == OK else None
         if later.is_explicit or later.may_lose:
@@ -181,20 +176,14 @@ class Watch:
 
     def _has_successor(self, write: Write) -> bool:
         return any(
-            write.value in other.knows
-            or self._cluster_covers(other, write)
+            any(covers(other.seen, dot) for dot in self._dots_of(write))
             or (not other.is_explicit and max(other.stamps) > min(write.stamps))
             for other in self._of(write.key)
             if other is not write and other.stamps
         )
 
-    def _cluster_covers(self, other: Write, write: Write) -> bool:
-        dots = (dot for name in write.write_ids for dot in self.dots.get(name, ()))
-        return any(covers(other.seen, dot) for dot in dots)
-
-
-def _is_over(write: Write, at_us: int) -> bool:
-    return write.ended_us is not None and write.ended_us < at_us
+    def _dots_of(self, write: Write) -> list[Dot]:
+        return sorted(dot for name in write.write_ids for dot in self.dots.get(name, ()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,6 @@ class Client:
         self.lag_ms = lag_ms
         """How far its idea of the cluster's time is behind, before it hears better."""
         self.seen: dict[StorageKey, Context] = {}
-        self.knows: dict[StorageKey, frozenset[bytes | None]] = {}
         self._last = Timestamp(0)
         self._requests: dict[int, Callable[[NodeNumber, Result], None]] = {}
         self._next_id = 0
@@ -83,8 +82,7 @@ class Client:
         """Write (None: delete). `context`: of a read, explicitly; `wait`: until it has ended."""
         name = encode_key(self.cluster.keyspace.name, key)
         seen = self.seen.get(name, NOTHING_SEEN) if context is None else context.context
-        knows = self.knows.get(name, frozenset()) if context is None else context.values
-        write = Write(name, value, context is not None, seen, knows, self.cluster.now_us)
+        write = Write(name, value, context is not None, seen, self.cluster.now_us)
         self.cluster.watch.writes.append(write)
         _Putting(self, write, patience_us).begin(at)
         if wait:
@@ -122,10 +120,9 @@ class Client:
         """Never stamp below what was seen."""
         self._last = Timestamp(max(self._last, stamp))
 
-    def learn(self, key: StorageKey, context: Context, values: frozenset[bytes | None]) -> None:
+    def learn(self, key: StorageKey, context: Context) -> None:
         """Remember what the session has now seen."""
         self.seen[key] = join(self.seen.get(key, NOTHING_SEEN), context)
-        self.knows[key] = self.knows.get(key, frozenset()) | values
 
     def new_write_id(self) -> bytes:
         """Return sixteen bytes that no other write has."""
@@ -246,7 +243,7 @@ class _Putting:
             self._stamp_anew(result.newer + 1)
             self._try(None, None)
             return
-        self._client.learn(write.key, context, write.knows | {write.value})
+        self._client.learn(write.key, context)
         write.may_lose = result.newer != 0
         self._end(OK)
 
@@ -283,7 +280,6 @@ class _Getting:
         self._read = read
         self._r = r
         self._seen = client.seen.get(read.key, NOTHING_SEEN)
-        self._knows = client.knows.get(read.key, frozenset())
         self._deadline = Instant(read.began_us + DEADLINE_US)
         self._attempt = 0
 
@@ -334,10 +330,10 @@ class _Getting:
         siblings = result.detail.siblings if result.detail is not None else ()
         told = {None if each.is_tombstone else each.value for each in siblings}
         read.value = result.value
-        read.values = frozenset(told) | {result.value} | self._knows
+        read.values = frozenset(told) | {result.value}
         read.repaired = result.detail.repaired if result.detail is not None else ()
         self._client.observe(result.timestamp)
-        self._client.learn(read.key, read.context, read.values)
+        self._client.learn(read.key, read.context)
         self._end(OK)
 
     def _again(self, avoid: NodeNumber) -> None:

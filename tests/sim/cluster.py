@@ -95,11 +95,12 @@ class Host:
             if other.life is not None and other is not self:
                 world.link_up(self.number, other.number)
 
-    def kill(self) -> None:
-        """End this life at once; chance says how much of the unflushed log was kept."""
+    def kill(self, *, keeps: bool = True) -> None:
+        """End this life at once; chance says how much of the unflushed log it keeps, if any."""
         assert self.life is not None
         world = self._world
-        keep = world.chance("crash").randint(0, self.engine.written - self.engine.durable)
+        unflushed = self.engine.written - self.engine.durable if keeps else 0
+        keep = world.chance("crash").randint(0, unflushed)
         self.engine.crash(keep=keep)
         self.life = None
         self._inbox, self._held = [], []
