@@ -123,6 +123,17 @@ class Lone(NamedTuple):
     write_id: bytes
     is_tombstone: bool
 
+    def is_replaced_by(self, other: Lone) -> bool:
+        """Say whether `other` has seen all of this, and is new to it."""
+        if self.context.get(other.dot.actor, 0) >= other.dot.counter:
+            return False
+        seen = other.context
+        return all(seen.get(actor, 0) >= counter for actor, counter in self.context.items())
+
+
+NOT_HELD = Lone({}, Dot(0, 0), Timestamp(0), b"", is_tombstone=False)
+"""Stands for nothing: whatever comes replaces it."""
+
 
 def read_lone(key: StorageKey, data: bytes) -> Lone | None:
     """Return what a writer must know of a record with one version; None for any other.
@@ -167,11 +178,12 @@ def cast_vote(key: StorageKey, data: bytes, owner: int) -> Encoded:
     payload = start + _VOTE.size * count
     votes = data[start:payload]
     vote = _VOTE.pack(owner, 0)
-    cast = {votes[at : at + _VOTE.size] for at in range(0, len(votes), _VOTE.size)}
+    cast = [votes[at : at + _VOTE.size] for at in range(0, len(votes), _VOTE.size)]
     if vote in cast:
         return Encoded(data)
-    ordered: list[bytes] = sorted((*cast, vote), key=_owner_of)
-    votes = b"".join(ordered)
+    cast.append(vote)
+    cast.sort(key=_owner_of)
+    votes = b"".join(cast)
     core = data[:end]
     tail = _VOTE_HEAD.pack(_hash(key + core + votes), count + 1)
     return Encoded(b"".join((core, tail, votes, data[payload:])))

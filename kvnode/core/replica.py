@@ -13,7 +13,6 @@ Left out: hints, trees, reaping (they come with hinted handoff and anti-entropy)
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
@@ -34,6 +33,7 @@ from kvnode.core.messages import (
     WriteKind,
 )
 from kvnode.core.record import (
+    NOT_HELD,
     DamagedRecord,
     Encoded,
     Lone,
@@ -46,7 +46,9 @@ from kvnode.core.record import (
     seal,
     verify,
 )
+from kvnode.core.resolve import is_conflict
 from kvnode.core.topology import Durability, Topology
+from kvnode.core.unsynced import Unsynced
 from kvnode.core.versions import (
     EMPTY,
     Context,
@@ -93,12 +95,11 @@ class Replica:
     __slots__ = (
         "_batch",
         "_counters",
-        "_dirty",
-        "_dirty_order",
         "_partition_bits",
         "_periodic",
         "_records",
         "_unreadable",
+        "_unsynced",
         "_wall_ms",
         "actor",
         "alarms",
@@ -130,8 +131,7 @@ class Replica:
         self._records: dict[StorageKey, bytes | None] = {}
         self._unreadable: Set[StorageKey] = frozenset()
         self._batch = WriteBatch()
-        self._dirty: dict[StorageKey, int] = {}
-        self._dirty_order: deque[tuple[int, StorageKey]] = deque()
+        self._unsynced = Unsynced()
 
     def follow(self, topology: Topology) -> None:
         """Decide under this topology from here on."""
@@ -144,10 +144,7 @@ class Replica:
         )
 
     def begin(
-        self,
-        records: Mapping[StorageKey, bytes | None],
-        unreadable: Set[StorageKey],
-        wall_ms: int,
+        self, records: Mapping[StorageKey, bytes | None], unreadable: Set[StorageKey], wall_ms: int
     ) -> None:
         """Start a turn with the records that it needs, at a physical instant."""
         self.turn += 1
@@ -163,11 +160,7 @@ class Replica:
 
     def on_synced(self, turn: int) -> None:
         """The log is durable up to and with this turn."""
-        order, dirty = self._dirty_order, self._dirty
-        while order and order[0][0] <= turn:
-            written, key = order.popleft()
-            if dirty.get(key) == written:
-                del dirty[key]
+        self._unsynced.on_synced(turn)
 
     def has_fetched(self, key: StorageKey) -> bool:
         """Say whether this turn sees the key's record, or that it cannot be read."""
@@ -179,7 +172,7 @@ class Replica:
 
     def is_dirty(self, key: StorageKey) -> bool:
         """Say whether what is held of the key could still be lost in a crash."""
-        return key in self._dirty
+        return key in self._unsynced
 
     def coordinate(self, request: ClientPut, now: Instant) -> LocalWrite:
         """Apply a client's write here, under a new dot, or find that of an earlier attempt.
@@ -191,7 +184,8 @@ class Replica:
         if held is None or not _is_replaced(held, request):
             return self._coordinate_among(request, now)
         version = self._seal(request)
-        context = join(request.seen, Context({**held.context, **_own(version.dot)}))
+        own = {version.dot.actor: version.dot.counter}  # a range: its issuer has seen them all
+        context = join(request.seen, Context({**held.context, **own}))
         return self._finish_write(request, now, Record(context, (version,), ()), version, 1)
 
     def _coordinate_among(self, request: ClientPut, now: Instant) -> LocalWrite:
@@ -252,7 +246,7 @@ class Replica:
         if theirs is None:
             return None
         mine = self._lone(key)
-        if mine is None or not _is_covered(mine, theirs):
+        if mine is None or not mine.is_replaced_by(theirs):
             return None
         dot = theirs.dot
         if self.clock.is_too_far(theirs.timestamp, self._wall_ms):
@@ -343,7 +337,7 @@ class Replica:
         """Return what is held if that is one version or nothing at all; None for siblings."""
         data = self._read_raw(key)
         if not data:
-            return _NOT_HELD
+            return NOT_HELD
         try:
             return read_lone(key, data)
         except DamagedRecord as exc:
@@ -357,7 +351,7 @@ class Replica:
             raise TooMany(f"{len(record.versions)} siblings, {entries} context entries")
         encoded = encode(key, record)
         self._keep(key, encoded)
-        if len(record.versions) > 1:
+        if is_conflict(record, self._wall_ms):
             self._batch.put(Family.CONFLICTS, key, b"")
         elif siblings > 1:
             self._batch.delete(Family.CONFLICTS, key)
@@ -367,8 +361,7 @@ class Replica:
         self._records[key] = encoded
         self._batch.put(Family.RECORDS, key, encoded)
         if not self._periodic or keyspace_of(key) not in self._periodic:
-            self._dirty[key] = self.turn
-            self._dirty_order.append((self.turn, key))
+            self._unsynced.add(key, self.turn)
 
     def _seal(self, request: ClientPut) -> Version:
         return seal(
@@ -397,26 +390,9 @@ class Replica:
         return partition_of_key(key, self._partition_bits)
 
 
-_NOT_HELD = Lone({}, Dot(0, 0), Timestamp(0), b"", is_tombstone=False)
-"""Nothing is held: whatever comes replaces it."""
-
-
 def _is_replaced(held: Lone, request: ClientPut) -> bool:
     """Say whether a client's write leaves nothing of the one version that is held."""
     if held.write_id == request.write_id:
         return False  # an earlier attempt of this write
     plain = not request.is_explicit and held.timestamp < request.timestamp
-    return plain or covers(request.seen, held.dot) or held is _NOT_HELD
-
-
-def _is_covered(mine: Lone, theirs: Lone) -> bool:
-    """Say whether `theirs` has seen all of `mine`, and is new to it."""
-    if mine.context.get(theirs.dot.actor, 0) >= theirs.dot.counter:
-        return False
-    seen = theirs.context
-    return all(seen.get(actor, 0) >= counter for actor, counter in mine.context.items())
-
-
-def _own(dot: Dot) -> dict[int, int]:
-    """Return a dot as a range: the issuer of an actor's dots has seen all of them."""
-    return {dot.actor: dot.counter}
+    return plain or covers(request.seen, held.dot) or held is NOT_HELD
