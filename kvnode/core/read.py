@@ -90,7 +90,9 @@ class ReadOp:
     """One read in progress."""
 
     __slots__ = (
+        "_believed",
         "_decision",
+        "_is_unanimous",
         "_mending",
         "_merged",
         "_patience",
@@ -137,6 +139,8 @@ class ReadOp:
         self.asked: list[NodeNumber] = []
         self._mending: list[NodeNumber] = []
         self._merged = EMPTY
+        self._is_unanimous = False
+        self._believed = 0
         self._decision: Decision | None = None
         self.judged_ms = 0
         """Cluster time at which expiry was judged: once."""
@@ -168,6 +172,7 @@ class ReadOp:
         self.heard_at[node] = now - self.started_us
         if reply.status in (Status.DONE, Status.UNPROVEN):
             self.heard[node] = reply
+            self._believed += reply.status is Status.DONE
             self.failed.pop(node, None)
         else:
             self.failed[node] = reply.status.name.lower()
@@ -227,7 +232,7 @@ class ReadOp:
             case Phase.WAITING:
                 if self._waits_for_all and self.silent():
                     return
-                if self._believed() >= self.request.r:
+                if self._believed >= self.request.r:
                     self._weigh(now, fx)
                 else:
                     self._ask_on(now, fx)
@@ -240,7 +245,7 @@ class ReadOp:
     def _weigh(self, now: Instant, fx: ReadEffects) -> None:
         """Enough was heard: is it one answer?"""
         self._merge()
-        if self._believed() < self.request.r:
+        if self._believed < self.request.r:
             self._ask_on(now, fx)
             return
         if not self._covers_session():
@@ -270,7 +275,7 @@ class ReadOp:
         self._decision = decide(
             self._merged,
             owners=self.owners,
-            unheard=len(self.owners) - self._believed(),
+            unheard=len(self.owners) - self._believed,
             now_ms=self.judged_ms,
             resolve=self.request.keyspace.resolve,
         )
@@ -307,33 +312,33 @@ class ReadOp:
     def _merge(self) -> None:
         """Join what was heard; a reply that turns out damaged counts as an abstention."""
         records = [(node, reply.record) for node, reply in self.heard.items() if reply.record]
-        merged = EMPTY
+        merged, agreed = EMPTY, False
         for node, data in records:
-            merged = sync(merged, self._decoded(node, data))
+            held = self._decoded(node, data)
+            merged = held if merged is EMPTY else sync(merged, held)
             # One version needs no votes: where all hold it under one context, one reply says all,
             # but for a story.
-            is_lone = len(merged.versions) == 1 and not self.request.explain
-            if is_lone and node in self.heard and _are_alike(data, records):
-                break
+            if len(merged.versions) == 1 and node in self.heard and _are_alike(data, records):
+                agreed = True
+                if not self.request.explain:
+                    break
         self._merged = merged
+        self._is_unanimous = agreed and len(records) == len(self.heard)
 
     def _decoded(self, node: NodeNumber, data: Encoded) -> Record:
         try:
             return decode(self.request.key, data)
         except DamagedRecord as exc:
-            del self.heard[node]
+            self._believed -= self.heard.pop(node).status is Status.DONE
             self.failed[node] = f"damaged: {exc}"
             return EMPTY
 
     def _stale(self) -> list[NodeNumber]:
-        cores = {node: _core(reply.record) for node, reply in self.heard.items()}
-        if self._merged == EMPTY or (len(cores) > 1 and len(set(cores.values())) == 1):
+        if self._is_unanimous or self._merged is EMPTY:
             return []
+        cores = {node: _core(reply.record) for node, reply in self.heard.items()}
         state = core_of(encode(self.request.key, self._merged))
         return [node for node, core in cores.items() if core != state]
-
-    def _believed(self) -> int:
-        return sum(reply.status is Status.DONE for reply in self.heard.values())
 
     def _covers_session(self) -> bool:
         request = self.request
@@ -347,14 +352,14 @@ class ReadOp:
             self._fail(fx, ErrorCode.UNAVAILABLE, _SESSION_UNMET, now)
 
     def _give_up(self, now: Instant, fx: ReadEffects) -> None:
-        if self._believed() >= self.request.r:
+        if self._believed >= self.request.r:
             self._fail(fx, ErrorCode.UNAVAILABLE, _SESSION_UNMET, now)
         else:
             self._fail(fx, ErrorCode.TIMEOUT, "the deadline passed", now)
 
     def _ask_on(self, now: Instant, fx: ReadEffects) -> None:
         """Replace those that failed; give up when r can no longer be believed."""
-        missing = self.request.r - self._believed() - len(self.silent())
+        missing = self.request.r - self._believed - len(self.silent())
         if missing > 0:
             missing -= self._ask(fx, missing)
         if missing <= 0:
@@ -374,7 +379,7 @@ class ReadOp:
 
     def _fail(self, fx: ReadEffects, code: ErrorCode, why: str, now: Instant) -> None:
         self.phase = Phase.DONE
-        text = f"{self._believed()} of {self.request.r} owners answered: {why}"
+        text = f"{self._believed} of {self.request.r} owners answered: {why}"
         replies = tuple(self._reply_of(node, now) for node in self.owners)
         fx.fail(self, Failure(self.request.id, code, Outcome.NONE, text, 0, replies))
 
