@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Protocol
 
+from kvnode.core.bounds import Limits
 from kvnode.core.messages import (
     ClientGet,
     ErrorCode,
@@ -37,22 +38,6 @@ from kvnode.core.versions import EMPTY, Record, covers_all, sync
 UNREADABLE = ("abstained", "damaged")
 """How the answers of owners begin that cannot read what they hold."""
 _SESSION_UNMET = "no owner that can be reached has all that this session has seen"
-
-
-class Patience(Protocol):
-    """The bounds that a read heeds (kvnode.core.bounds.Limits has them)."""
-
-    @property
-    def repair_wait_ms(self) -> int:
-        """How long an answer waits for stale replicas to be mended."""
-
-    @property
-    def widen_after_ms(self) -> int:
-        """After how long the owners not yet asked are asked too."""
-
-    @property
-    def conflict_wait_ms(self) -> int:
-        """How long a vote waits for silent owners."""
 
 
 class ReadEffects(Protocol):
@@ -123,7 +108,7 @@ class ReadOp:
         owners: Sequence[NodeNumber],
         reachable: Sequence[NodeNumber],
         started_us: Instant,
-        patience: Patience,
+        patience: Limits,
     ) -> None:
         self.id = op_id
         self.request = request
