@@ -40,6 +40,7 @@ class WriteOp:
         "_merges",
         "_merging_at",
         "_newer",
+        "_own",
         "_stands_alone",
         "_version",
         "origin",
@@ -69,6 +70,8 @@ class WriteOp:
         self._merges = 0
         self._merging_at: NodeNumber | None = None
         self._newer = Timestamp(0)
+        self._own = frozenset((version.dot,))
+        """This write's dots: more than one where an earlier attempt is held too."""
         self._stands_alone = True
         self._learn(record)
 
@@ -118,13 +121,15 @@ class WriteOp:
         if self._stands_alone:
             return self._context
         seen = self.request.seen
-        return join(seen, Context({}, frozenset((self._version.dot,))))
+        return join(seen, Context({}, self._own))
 
     def _learn(self, state: Record) -> None:
         if len(state.versions) == 1 and state.versions[0].dot == self._version.dot:
             self._context = join(state.context, self._context)
             return
         self._stands_alone = False
+        write_id = self._version.write_id
+        self._own |= {held.dot for held in state.versions if held.write_id == write_id}
         if not self._version.is_explicit:
             self._newer = max(self._newer, newest_rival(state, self._version))
 

@@ -143,6 +143,13 @@ def test_a_writer_has_not_seen_a_sibling_that_survives_beside_its_write() -> Non
     assert op.result_context() == Context({3: 2}, context(single=("a1",)).dots)
 
 
+def test_a_writer_has_seen_every_attempt_of_its_own_that_is_held() -> None:
+    earlier = version("b4", ms=5, write_id=MINE.write_id)
+    op = write(w=2)
+    op.on_ack(2, record(MINE, earlier), at(10))
+    assert op.result_context() == context(single=("a1", "b4"))
+
+
 def test_a_sibling_at_another_owner_is_not_seen_either() -> None:
     op = write()
     op.on_ack(2, record(MINE, version("b4", ms=9)), at(1))
@@ -187,3 +194,32 @@ def test_an_explicit_write_has_no_rivals_since_it_asked_to_stand_beside_them() -
         started_us=NOW,
     )
     assert op.on_ack(1, None, at(1)) == PutResult(8, b"", (1,), 0)
+
+
+# ---- what owners bring back ---------------------------------------------------------------------
+
+
+def test_the_coordinator_counts_only_once_it_holds_what_an_owner_brought_back() -> None:
+    op = write(w=2)
+    op.on_ack(1, None, at(1))
+    op.expect_merge(1)
+    assert op.on_ack(2, record(MINE, seen=context("a1", "b2")), at(2)) is None
+    assert op.on_merged() == PutResult(8, b"", (1, 2), 0)
+
+
+def test_w_other_owners_need_not_wait_for_the_coordinators_merge() -> None:
+    op = write(w=2)
+    op.on_ack(1, None, at(1))
+    op.expect_merge(1)
+    assert op.on_ack(2, None, at(2)) is None
+    assert op.on_ack(3, None, at(3)) == PutResult(8, b"", (1, 2, 3), 0)
+
+
+def test_all_that_was_brought_back_must_be_merged() -> None:
+    op = write(w=3)
+    for node in (1, 2, 3):
+        op.expect_merge(1)
+        assert op.on_ack(node, None, at(node)) is None
+    assert op.on_merged() is None
+    assert op.on_merged() is None
+    assert op.on_merged() == PutResult(8, b"", (1, 2, 3), 0)
