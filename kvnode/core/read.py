@@ -308,7 +308,7 @@ class ReadOp:
                 if not self.request.explain:
                     break
         self._merged = merged
-        self._is_unanimous = agreed and len(records) == len(self.heard)
+        self._is_unanimous = agreed and all(reply.record for reply in self.heard.values())
 
     def _decoded(self, node: NodeNumber, data: Encoded) -> Record:
         try:

@@ -717,3 +717,33 @@ def test_those_asked_and_not_yet_heard_are_silent() -> None:
     assert read.op.silent() == [1, 2]
     read.hear(1, OLD)
     assert read.op.silent() == [2]
+
+
+# ---- explained ----------------------------------------------------------------------------------
+
+
+def test_a_read_to_be_explained_asks_every_owner_and_waits_for_all() -> None:
+    read = Reading(explain=True)
+    assert read.fx.asked == [1, 2, 3]
+    read.hear(1, OLD)
+    read.hear(2, OLD)
+    assert read.fx.is_open
+    read.hear(3, OLD)
+    assert read.fx.value == b"a1"
+
+
+def test_an_explanation_waits_for_the_silent_no_longer_than_the_widening() -> None:
+    read = Reading(explain=True)
+    read.hear(1, OLD)
+    read.hear(2, OLD)
+    read.wake(WIDEN_US)
+    assert read.fx.value == b"a1"
+
+
+def test_a_story_with_a_damaged_reply_mends_only_those_that_were_heard() -> None:
+    read = Reading(explain=True)
+    read.hear(1, OLD)
+    read.hear_bytes(2, encode(KEY, OLD)[:-1] + b"#")
+    read.hear(3, None)
+    assert read.fx.mended == {3: OLD}
+    assert read.op.failed[2].startswith("damaged: ")

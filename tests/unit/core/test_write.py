@@ -199,22 +199,6 @@ def test_an_explicit_write_has_no_rivals_since_it_asked_to_stand_beside_them() -
 # ---- what owners bring back ---------------------------------------------------------------------
 
 
-def test_the_coordinator_counts_only_once_it_holds_what_an_owner_brought_back() -> None:
-    op = write(w=2)
-    op.on_ack(1, None, at(1))
-    op.expect_merge(1)
-    assert op.on_ack(2, record(MINE, seen=context("a1", "b2")), at(2)) is None
-    assert op.on_merged() == PutResult(8, b"", (1, 2), 0)
-
-
-def test_w_other_owners_need_not_wait_for_the_coordinators_merge() -> None:
-    op = write(w=2)
-    op.on_ack(1, None, at(1))
-    op.expect_merge(1)
-    assert op.on_ack(2, None, at(2)) is None
-    assert op.on_ack(3, None, at(3)) == PutResult(8, b"", (1, 2, 3), 0)
-
-
 def test_all_that_was_brought_back_must_be_merged() -> None:
     op = write(w=3)
     for node in (1, 2, 3):
