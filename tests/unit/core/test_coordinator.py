@@ -234,6 +234,17 @@ def test_what_an_owner_holds_beyond_is_merged_here_and_tells_of_rivals() -> None
     assert open_context(CLUSTER_KEY, KEY, sealed) == Context({}, frozenset((dot("a1"),)))
 
 
+def test_a_coordinator_that_cannot_store_what_was_brought_back_does_not_count() -> None:
+    desk = Desk()
+    desk.put()
+    desk.hear_write(ME)
+    desk.hear_write(2, state=record(version("b1", ms=9)))
+    desk.hear_write(ME, Status.REFUSED_FULL)
+    assert desk.answers == []
+    desk.hear_write(3)
+    assert desk.result().acked == (ME, 2, 3)
+
+
 def test_an_acknowledgement_whose_record_is_damaged_still_counts() -> None:
     desk = Desk(reachable=(2,))
     desk.put()
