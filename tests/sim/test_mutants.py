@@ -28,17 +28,11 @@ from kvnode.core.record import decode, encode
 from kvnode.core.replica import Replica
 from kvnode.core.versions import Record, Version, Vote, with_vote
 from kvnode.storage.port import ReadFailure
+from tests.sim import test_cluster as failures
 from tests.sim.checks import OK
 from tests.sim.client import Client
 from tests.sim.cluster import Cluster, Host
-from tests.sim.test_cluster import (
-    KEY,
-    NAME,
-    cluster_of,
-    conflicted,
-    corrupt,
-    test_a_write_through_a_record_that_cannot_be_read_goes_to_another_owner,
-)
+from tests.sim.test_cluster import KEY, NAME, cluster_of, conflicted, corrupt
 from tests.sim.workload import Trial, chaos
 
 SEEDS = 40
@@ -51,6 +45,11 @@ SEEDS = 40
 def random_histories(seed: int) -> None:
     """All invariants over one random history."""
     chaos(seed)
+
+
+def late_repairs_merge(seed: int) -> None:
+    """Row 17: a repair that was held back does not undo what came later."""
+    failures.test_a_read_repair_that_was_held_back_does_not_undo_what_came_later(seed)
 
 
 def power_cut(seed: int) -> None:
@@ -101,7 +100,9 @@ def restarts_issue_no_dot_twice(seed: int) -> None:
 
 def unreadable_is_not_absent(seed: int) -> None:
     """Row 8: what a disk cannot read is not an absence, for readers and for writers."""
-    test_a_write_through_a_record_that_cannot_be_read_goes_to_another_owner(seed, unreadable=True)
+    failures.test_a_write_through_a_record_that_cannot_be_read_goes_to_another_owner(
+        seed, unreadable=True
+    )
 
 
 def damaged_is_not_absent(seed: int) -> None:
@@ -119,6 +120,7 @@ def damaged_is_not_absent(seed: int) -> None:
 Check = Callable[[int], None]
 CHECKS: tuple[Check, ...] = (
     random_histories,
+    late_repairs_merge,
     power_cut,
     full_reads_agree,
     votes_stay_where_they_were_cast,
@@ -198,7 +200,7 @@ MUTANTS = (
     Mutant(
         "a sync that overwrites",
         ((replica, "sync", overwriting_sync),),
-        random_histories,
+        late_repairs_merge,
     ),
     Mutant(
         "an acknowledgement before durability",
