@@ -16,7 +16,7 @@ from kvnode.core.hlc import Timestamp
 from kvnode.core.messages import TopologyChanged
 from kvnode.core.node import Node
 from kvnode.core.topology import NodeId, Topology
-from kvnode.runtime.peer_codec import Header
+from kvnode.runtime.peer_codec import BadFrame, Header
 from kvnode.runtime.pump import Pump, wall_ms
 from kvnode.runtime.topology_codec import decode_topology, encode_topology
 from kvnode.storage.port import Engine
@@ -95,16 +95,19 @@ class Identity:
         return Header(topology.cluster_id, topology.epoch, self._node.clock.read(wall_ms()))
 
     def take(self, frame: peer_pb2.PeerFrame) -> None:
-        """Take note of the clock, and of the topology, that a frame brings."""
+        """Take note of the clock, and of the topology, that a frame brings. Raises: BadFrame."""
         self._node.clock.observe(Timestamp(frame.hlc), wall_ms())
         if frame.HasField("topology") and frame.topology.epoch > self._node.topology.epoch:
-            self.install(frame.topology)
+            try:
+                self.install(frame.topology)
+            except (ValueError, AssertionError) as exc:
+                raise BadFrame("a topology that this cluster cannot have") from exc
 
     def install(self, message: kv_pb2.Topology) -> None:
         """Put a newer topology in force: durable first, then followed by core and links.
 
         Raises:
-            ValueError: it is no topology of this cluster, or not a newer one.
+            ValueError, AssertionError: it is no topology of this cluster, or not a newer one.
         """
         topology = decode_topology(message)
         if topology.cluster_id != self._node.topology.cluster_id:

@@ -14,6 +14,8 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from kvnode.core.bounds import FRAME_OPERATIONS_MAX
+from kvnode.core.context import ForgedContext, open_watermark
+from kvnode.core.keys import is_storage_key
 from kvnode.core.messages import (
     ClientPut,
     Failure,
@@ -163,7 +165,7 @@ def _decode_writes(columns: peer_pb2.ReplicaWrites, now: Instant) -> list[Replic
         map(
             ReplicaWrite,
             columns.id,
-            _full(columns.key, count),
+            _keys(columns.key, count),
             _full(columns.record, count),
             [now + 1_000 * left for left in _full(columns.timeout_ms, count)],
             [_one_of(_KINDS, kind) for kind in _column(columns.kind, count, 0)],
@@ -208,9 +210,9 @@ def _decode_reads(columns: peer_pb2.ReplicaReads, now: Instant) -> list[ReplicaR
         map(
             ReplicaRead,
             columns.id,
-            _full(columns.key, count),
+            _keys(columns.key, count),
             [now + 1_000 * left for left in _full(columns.timeout_ms, count)],
-            _column(columns.watermark, count, b""),
+            _watermarks(columns.watermark, count),
         )
     )
 
@@ -260,6 +262,21 @@ def _full(column: Sequence[Any], count: int) -> Sequence[Any]:
 
 def _column(column: Sequence[Any], count: int, default: Any) -> Sequence[Any]:
     return _full(column, count) if column else [default] * count
+
+
+def _keys(column: Sequence[Any], count: int) -> Sequence[Any]:
+    if not all(map(is_storage_key, column)):
+        raise BadFrame("a key that is no storage key")
+    return _full(column, count)
+
+
+def _watermarks(column: Sequence[bytes], count: int) -> Sequence[bytes]:
+    try:
+        for watermark in column:
+            open_watermark(watermark)
+    except ForgedContext as exc:
+        raise BadFrame(str(exc)) from exc
+    return _column(column, count, b"")
 
 
 def _statuses(column: Sequence[int], count: int) -> Sequence[Status]:

@@ -12,6 +12,7 @@ from kvnode.core.keys import (
     StorageKey,
     decode_key,
     encode_key,
+    is_storage_key,
     keyspace_of,
     partition_bounds,
     partition_of_key,
@@ -31,6 +32,13 @@ def test_a_storage_key_is_token_keyspace_partition_part_and_sort_part() -> None:
 def test_decode_gives_back_the_name(partition_part: bytes, sort_part: bytes) -> None:
     key = encode_key("logs", partition_part, sort_part)
     assert decode_key(key) == KeyName("logs", partition_part, sort_part)
+
+
+@pytest.mark.parametrize("name", [b"a", b"\x00", b"\xff\x00\x01"])
+def test_a_storage_key_is_told_by_its_form(name: bytes) -> None:
+    assert is_storage_key(encode_key("läden", name))
+    assert not is_storage_key(encode_key("logs", name).replace(b"logs", b"lo\x00\xff"))
+    assert not is_storage_key(encode_key("logs", name).replace(b"logs", b"\xff\xfe"))
 
 
 def test_distinct_names_have_distinct_storage_keys() -> None:
@@ -57,6 +65,7 @@ def test_a_path_is_a_key_like_any_other() -> None:
     "data", [b"", b"\x00" * 8, b"12345678name", b"12345678name\x00\x01part", b"12345678\x00\xff"]
 )
 def test_what_is_no_storage_key_is_refused(data: bytes) -> None:
+    assert not is_storage_key(data)
     with pytest.raises(ValueError, match="terminator is missing"):
         decode_key(StorageKey(data))
 
