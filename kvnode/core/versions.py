@@ -96,7 +96,9 @@ def covers(context: Context, dot: Dot) -> bool:
 
 
 def covers_all(context: Context, other: Context) -> bool:
-    """Say whether `context` has seen all that `other` has."""
+    """Say whether `context` has seen all that `other` has, and says so in no weaker form: an entry
+    is covered by an entry alone, never by single dots, whatever they add up to (`join` keeps the
+    stronger form, whichever side it is on)."""
     vector = context.vector
     for actor, counter in other.vector.items():
         if vector.get(actor, 0) < counter:

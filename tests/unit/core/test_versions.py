@@ -62,6 +62,8 @@ def test_an_entry_covers_all_counters_up_to_it_and_a_single_dot_only_itself() ->
         (context("a3"), context(single=("a4",)), False),
         (context("a3", single=("a5",)), context(single=("a5",)), True),
         (context("a3", single=("a5",)), context("a5"), False),
+        (context("a3", single=("a4", "a5")), context("a5"), False),
+        (context(single=("a1",)), context("a1"), False),
     ],
 )
 def test_a_context_covers_another_when_it_has_seen_all_of_it(
@@ -77,6 +79,11 @@ def test_a_join_takes_the_higher_entry_of_each_actor() -> None:
 def test_a_join_says_nothing_twice() -> None:
     joined = join(context("a3", single=("b2", "b9")), context("b4", single=("a2", "a7")))
     assert joined == context("a3", "b4", single=("a7", "b9"))
+
+
+def test_a_join_keeps_an_entry_rather_than_the_dots_that_add_up_to_it() -> None:
+    entry, single = context("a2"), context(single=("a1", "a2"))
+    assert join(entry, single) == join(single, entry) == entry
 
 
 def test_a_join_with_what_is_known_is_the_same_object() -> None:
