@@ -72,7 +72,7 @@ class Stream:
         self._reply = _REPLIES[method]
         self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         opened: Any = channel.stream_stream(f"/kvnode.v1.{method}")
-        self._call: Any = opened(iter(self._requests.get, None), timeout=6 * TIMEOUT_S)
+        self._call: Any = opened(iter(self._requests.get, None), timeout=2 * TIMEOUT_S)
 
     def __enter__(self) -> Self:
         return self
