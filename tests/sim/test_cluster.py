@@ -14,10 +14,14 @@ import pytest
 from kvnode.core.batch import Family
 from kvnode.core.keys import StorageKey, encode_key
 from kvnode.core.messages import (
+    ErrorCode,
+    Failure,
     NodeNumber,
+    Outcome,
     PeerMessage,
     ReplicaWrite,
     ReplicaWriteReply,
+    Result,
     WriteKind,
 )
 from kvnode.core.record import Encoded, decode
@@ -390,6 +394,7 @@ def test_a_put_stuck_in_a_stopped_coordinator_does_not_undo_a_newer_one(seed: in
     for other in (b, c):
         cluster.network.links[a, other].holds = is_write
     client = Client(cluster, 0)
+    client.choose = lambda key, avoid: b  # type: ignore[method-assign]
     first = client.put(KEY, b"first", at=a, patience_us=100_000)
     assert (first.outcome, first.attempts) == (OK, 2)
     newer = Client(cluster, 1)
@@ -428,9 +433,13 @@ def test_too_few_owners_is_not_applied_at_once(seed: int) -> None:
     cluster.isolate(a)
     cluster.run(2_000_000)
     client = Client(cluster, 0)
-    client.choose = lambda key, avoid: a  # type: ignore[method-assign]
-    write = client.put(KEY, b"v", at=a)
-    assert write.outcome == NOT_APPLIED
+    client.put(KEY, b"v", at=a, wait=False)
+    told: list[Result] = []
+    cluster.clients[0] = lambda node, result: told.append(result)
+    cluster.run(5_000)
+    (failure,) = told
+    assert isinstance(failure, Failure)
+    assert (failure.code, failure.outcome) == (ErrorCode.UNAVAILABLE, Outcome.NOT_APPLIED)
     assert set(cores(cluster, NAME).values()) == {b""}
 
 
