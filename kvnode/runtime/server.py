@@ -271,14 +271,19 @@ class Server:
             await asyncio.sleep(_PULSE_S)
 
     def _open_http(self) -> HttpServer:
-        host, _, port = self._listen.rpartition(":")
-        return HttpServer(
-            host.strip("[]"),
-            int(port) + HTTP_PORT_OFFSET,
-            figures=self._figures,
-            is_live=lambda: time.monotonic() - self._pulse < _LIVE_S,
-            is_ready=lambda: self._state == "up" and time.monotonic() - self._pulse < _LIVE_S,
-        )
+        host, _, text = self._listen.rpartition(":")
+        port = int(text) + HTTP_PORT_OFFSET
+        try:
+            return HttpServer(
+                host.strip("[]"),
+                port,
+                figures=self._figures,
+                is_live=lambda: time.monotonic() - self._pulse < _LIVE_S,
+                is_ready=lambda: self._state == "up" and time.monotonic() - self._pulse < _LIVE_S,
+            )
+        except OSError as exc:
+            what = f"{host}:{port} (metrics and health) cannot be listened on"
+            raise ServeError(f"{what}: {exc.strerror}") from exc
 
     def _figures(self) -> Iterable[tuple[str, str, str, float]]:
         node, pump = self.node, self._pump
