@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.nodes import Nodes
-
-_LIVING: list[Nodes] = []
+from tests.support.nodes import LIVING, Nodes
 
 Cluster = Callable[..., Nodes]
 
@@ -31,7 +29,7 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     """Print the nodes' logs with every failure."""
     report = yield
     if report.failed:
-        for nodes in _LIVING:
+        for nodes in LIVING:
             report.sections.append((f"logs of {nodes.local.directory}", nodes.logs()))
     return report
 
@@ -44,7 +42,6 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     def make(count: int = 3, *, start: bool = True, **how: object) -> Nodes:
         nodes = Nodes(tmp_path / f"cluster{len(made)}", count, **how)  # type: ignore[arg-type]
         made.append(nodes)
-        _LIVING.append(nodes)
         if start:
             nodes.start()
             nodes.wait_linked()
@@ -53,18 +50,15 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     yield make
     for nodes in made:
         nodes.close()
-        _LIVING.remove(nodes)
 
 
 @pytest.fixture(scope="module")
 def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     """Give three nodes that a module's tests share; none of them may break it."""
     nodes = Nodes(tmp_path_factory.mktemp("trio") / "cluster", 3)
-    _LIVING.append(nodes)
     try:
         nodes.start()
         nodes.wait_linked()
         yield nodes
     finally:
         nodes.close()
-        _LIVING.remove(nodes)

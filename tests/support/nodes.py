@@ -86,6 +86,7 @@ class Nodes:
         """
         text = config.render(config.default_config(count, free_base(count))) + settings
         self.local = LocalCluster.create(directory, config.parse(text), text=text, program=program)
+        LIVING.append(self)
         self.ids = tuple(self.local.nodes)
         self.seeds = ",".join(self.local.addresses)
 
@@ -214,6 +215,11 @@ class Nodes:
             if (process := self.node(name).process()) is not None:
                 process.wait(10)
         self.local.pids()  # reaps
+        LIVING.remove(self)
+
+
+LIVING: list[Nodes] = []
+"""Those that are not closed: a failure shows their logs."""
 
 
 def environment(**more: str) -> dict[str, str]:
