@@ -143,7 +143,9 @@ class Engine:
     def on_puts(self, answered: Iterable[Operation], now: float) -> None:
         """Puts were acknowledged by a node."""
         for operation in answered:
-            if operation.newer and not operation.is_explicit:
+            # After a retry or a hedge the rival may be an heir of the first attempt, even a delete
+            # of it: then the put stands by its stamp.
+            if operation.newer and operation.tries == 1 and not operation.is_explicit:
                 self._restamp(operation, now)
                 continue
             self._remember(operation, b"")
@@ -167,6 +169,8 @@ class Engine:
         operation.note(lane.node, f"refused: {refusal.message}", now)
         if operation.is_put and (refusal.is_uncertain or refusal.code in EFFECT_POSSIBLE):
             operation.may_have_applied = True
+        else:
+            operation.tries -= 1
         operation.failure = refusal
         if operation.lane is not lane:
             operation.others = _without(operation.others, lane)
@@ -187,6 +191,8 @@ class Engine:
         for operation in left:
             operation.note(lane.node, reason, now)
             operation.may_have_applied |= operation.is_put
+        for operation in queued:
+            operation.tries -= 1  # it never left
         for operation in (*left, *queued):
             if operation.lane is lane:
                 operation.lane = None
@@ -325,6 +331,7 @@ class Engine:
     def _send(self, operation: Operation, lane: Lane, now: float) -> None:
         operation.lane = lane
         operation.attempts += 1
+        operation.tries += 1
         self.metrics.attempts += 1
         lane.queue(operation, now)
 
@@ -341,7 +348,6 @@ class Engine:
     def _restamp(self, operation: Operation, now: float) -> None:
         """Redo a put above what an owner holds: else it could be outlived by an older write."""
         self.metrics.restamps += 1
-        is_queued = operation.lane is not None and operation in operation.lane.outbox
         self._withdraw(operation)
         del self.pending[operation.id]
         # A new id: late answers to the write that was given up must not be taken for its answer.
@@ -349,14 +355,13 @@ class Engine:
         self._next_id += 1
         self.pending[operation.id] = operation
         self.clock.observe(operation.newer, now)
-        operation.newer = 0
+        operation.newer = operation.tries = 0
         operation.may_have_applied = True
         operation.write_id = self._write_ids.draw()
         operation.timestamp = self.clock.tick(now)
         operation.context = operation.seen
         operation.refused = ()
-        if not is_queued:  # else a hedge has yet to leave, and will leave as the new write
-            self._attempt(operation, now)
+        self._attempt(operation, now)
 
     # ---- ends ----
 

@@ -85,6 +85,7 @@ class Operation:
         "seen",
         "size",
         "timestamp",
+        "tries",
         "ttl_ms",
         "value",
         "waiter",
@@ -119,6 +120,8 @@ class Operation:
         self.watermark = self.write_id = b""
         self.timestamp = self.expires_ms = self.newer = 0
         self.attempts = 0
+        self.tries = 0
+        """Attempts under the present write id that may have had an effect."""
         self.is_done = self.may_have_applied = False
         self.lane: Lane | None = None
         self.others: tuple[Lane, ...] = ()

@@ -206,15 +206,28 @@ def test_a_put_still_being_restamped_at_the_deadline_is_uncertain(bench: Bench) 
     assert isinstance(operation.error, Uncertain)
 
 
-def test_a_restamped_put_is_queued_once_even_with_a_hedge_that_has_not_left(bench: Bench) -> None:
+def test_a_put_that_was_also_sent_elsewhere_is_not_restamped(bench: Bench) -> None:
     operation = bench.put()
     first, second = bench.lanes[:2]
     first.take()
     bench.advance(0.3)
     assert second.outbox == [operation]
     bench.acknowledge(first, operation, newer=operation.timestamp + 1)
-    assert second.outbox == [operation]
-    assert first.outbox == []
+    assert operation.is_done
+    assert operation.error is None
+    assert bench.engine.metrics.restamps == 0
+
+
+def test_a_put_whose_earlier_attempt_was_certainly_not_applied_is_restamped(bench: Bench) -> None:
+    operation = bench.put()
+    first, second = bench.lanes[:2]
+    first.take()
+    del first.unanswered[operation.id]
+    bench.engine.on_refusal(first, operation, Refusal(Code.UNAVAILABLE, "no"), bench.now)
+    bench.advance(0.1)
+    second.take()
+    bench.acknowledge(second, operation, newer=operation.timestamp + 1)
+    assert bench.engine.metrics.restamps == 1
 
 
 def test_a_sessions_context_travels_with_the_next_operation_on_the_key() -> None:
