@@ -15,6 +15,7 @@ import grpc
 
 from kvnode.core.bounds import Limits
 from kvnode.core.messages import (
+    ClientPut,
     ErrorCode,
     Failure,
     NodeNumber,
@@ -28,8 +29,8 @@ from kvnode.core.messages import (
 from kvnode.core.record import Encoded
 from kvnode.runtime.conversation import Conversation
 from kvnode.runtime.identity import Identity
-from kvnode.runtime.links import BULK, LINK, payload
-from kvnode.runtime.outgoing import Outgoing
+from kvnode.runtime.link import BULK, LINK, payload
+from kvnode.runtime.outgoing import InFlight, Outgoing
 from kvnode.runtime.peer_codec import BadFrame, PeerCodec, new_frame, parse_frame
 from kvnode.runtime.pump import Pump, now_us, wall_ms
 from kvnode.runtime.topology_codec import encode_topology
@@ -45,20 +46,43 @@ Context = Any  # grpc.aio.ServicerContext; its stubs know no raw bytes
 class Accepted:
     """One accepted stream: who is at its other end, and the replies that go there."""
 
-    def __init__(self, number: NodeNumber, incarnation: int, service: PeerService) -> None:
+    def __init__(
+        self,
+        number: NodeNumber,
+        incarnation: int,
+        in_flight: InFlight,
+        service: PeerService,
+        *,
+        is_bulk: bool,
+    ) -> None:
         self.number = number
         self.incarnation = incarnation
+        self.in_flight = in_flight
+        self.is_bulk = is_bulk
         self.heard_us = now_us()
-        self.owed = 0
         self.owes_topology = False
         self.owes_heartbeat = False
+        self.hearing: asyncio.Task[None] | None = None
         self._service = service
-        self.outgoing: Outgoing[PeerMessage] = Outgoing(
-            self._encode, payload, lambda: self.owed, service.limits
-        )
+        # On bulk a message has no company to wait for.
+        owed = (lambda: 0) if is_bulk else (lambda: in_flight.count)
+        self.outgoing: Outgoing[PeerMessage] = Outgoing(self._encode, payload, owed, service.limits)
+
+    def push(self, messages: list[PeerMessage]) -> None:
+        """Queue replies; a peer that does not read them loses its stream, and dials again."""
+        self.outgoing.push(messages)
+        if self.outgoing.is_overfull:
+            log.info("peer_reads_too_slowly peer=%d", self.number)
+            self.end()
+
+    def end(self) -> None:
+        """End the stream, whatever is under way on it: the peer dials again."""
+        self.outgoing.close()
+        if self.hearing is not None:
+            self.hearing.cancel()
 
     def _encode(self, messages: Any) -> bytes:
-        self.owed -= len(messages)
+        self.in_flight.end(messages)
         frame = self._service.begin_frame(with_topology=self.owes_topology)
         if self.owes_heartbeat:
             frame.heartbeat.wall_ms = wall_ms()
@@ -76,6 +100,8 @@ class PeerService:
         self.limits = limits
         self._pump = pump
         self._streams: dict[tuple[NodeNumber, str], Accepted] = {}
+        self._in_flight: dict[NodeNumber, InFlight] = {}
+        self.is_draining = False
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the gRPC handlers."""
@@ -86,11 +112,20 @@ class PeerService:
         bulk = self._streams.get((node, BULK))
         limit = self.limits.bulk_bytes
         if bulk is not None and any(payload(message) > limit for message in messages):
-            bulk.outgoing.push([one for one in messages if payload(one) > limit])
+            bulk.push([one for one in messages if payload(one) > limit])
             messages = [one for one in messages if payload(one) <= limit]
         link = self._streams.get((node, LINK))
         if link is not None and messages:
-            link.outgoing.push(messages)
+            link.push(messages)
+
+    def end_streams(self) -> None:
+        """End every accepted stream: what waits in them is of unknown age."""
+        for accepted in list(self._streams.values()):
+            accepted.end()
+
+    def drain(self) -> None:
+        """Coordinate nothing new for other nodes from here on."""
+        self.is_draining = True
 
     async def _link(self, _: Any, context: Context) -> None:
         await self._serve(LINK, context)
@@ -99,16 +134,13 @@ class PeerService:
         await self._serve(BULK, context)
 
     async def _serve(self, kind: str, context: Context) -> None:
-        try:
-            async with asyncio.timeout(_HELLO_S):
-                accepted = await self._greet(kind, context)
-        except TimeoutError:
-            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "no hello came")
-        except BadFrame as exc:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(exc))
+        accepted = await self._meet(kind, context)
         place = (accepted.number, kind)
+        if (earlier := self._streams.get(place)) is not None:
+            earlier.end()
         self._streams[place] = accepted
         conversation = Conversation(context)
+        refusal = None
         try:
             await conversation.run(
                 hear=self._hear(accepted, conversation),
@@ -116,14 +148,34 @@ class PeerService:
                 hush=accepted.outgoing.close,
             )
         except BadFrame as exc:
-            log.warning("peer_frame_refused peer=%d why=%s", accepted.number, exc)
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(exc))
+            refusal = str(exc)
         except Exception as exc:  # noqa: BLE001 (handed on: it ends the node)
             self._pump.fail(exc)
         finally:
             accepted.outgoing.close()
             if self._streams.get(place) is accepted:
                 del self._streams[place]
+        if refusal is not None:
+            log.warning("peer_frame_refused peer=%d why=%s", accepted.number, refusal)
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, refusal)
+
+    async def _meet(self, kind: str, context: Context) -> Accepted:
+        """Exchange hellos. Whoever does not get that far is refused."""
+        code, text = grpc.StatusCode.INVALID_ARGUMENT, ""
+        try:
+            async with asyncio.timeout(_HELLO_S):
+                return await self._greet(kind, context)
+        except TimeoutError:
+            code, text = grpc.StatusCode.DEADLINE_EXCEEDED, "no hello came"
+        except BadFrame as exc:
+            text = str(exc)
+        except grpc.aio.BaseError:
+            raise  # refused already, or gone
+        except Exception as exc:
+            self._pump.fail(exc)
+            raise
+        await context.abort(code, text)
+        raise AssertionError  # abort raises
 
     async def _greet(self, kind: str, context: Context) -> Accepted:
         frame = parse_frame(await _read(context))
@@ -149,7 +201,12 @@ class PeerService:
         reply.hello.CopyFrom(self.identity.hello(frame.hello.node))
         self.identity.on_hello(frame.hello)
         await context.write(reply.SerializeToString())
-        return Accepted(member.number, frame.hello.incarnation, self)
+        is_bulk = kind == BULK
+        if not is_bulk:
+            self._in_flight[member.number] = InFlight()
+        in_flight = self._in_flight.setdefault(member.number, InFlight())
+        incarnation = frame.hello.incarnation
+        return Accepted(member.number, incarnation, in_flight, self, is_bulk=is_bulk)
 
     def _refusal(self, number: NodeNumber, kind: str, hello: peer_pb2.Hello) -> str:
         """Two lives of one node at the same time: the later claimant is refused."""
@@ -166,34 +223,32 @@ class PeerService:
         )
 
     async def _hear(self, accepted: Accepted, conversation: Conversation) -> None:
+        accepted.hearing = asyncio.current_task()
         while (data := await conversation.read()) is not None:
-            frame = parse_frame(data)
-            accepted.heard_us = now_us()
-            self.identity.take(frame)
-            accepted.owes_topology |= frame.epoch < self.identity.topology.epoch
-            if frame.HasField("heartbeat"):
-                accepted.owes_heartbeat = True
-                accepted.outgoing.notice()
-            requests = self.codec.requests(accepted.number, frame)
-            expected = sum(1 for write in requests.writes if write.id)
-            expected += len(requests.reads) + len(requests.forwards)
-            accepted.owed += expected
-            if frame.epoch < self.identity.topology.epoch:
-                self._refuse_epoch(accepted, frame, requests)
-            elif expected or requests.writes:
-                self._pump.submit(requests)
+            self._take_frame(accepted, parse_frame(data))
 
-    def _refuse_epoch(
-        self, accepted: Accepted, frame: peer_pb2.PeerFrame, requests: PeerRequests
-    ) -> None:
-        refused, nothing = Status.REFUSED_EPOCH, Encoded(b"")
-        text = f"epoch {frame.epoch} is older than {self.identity.topology.epoch}"
-        stale, none = ErrorCode.STALE_EPOCH, Outcome.NOT_APPLIED
-        replies: list[PeerMessage] = []
-        replies += [ReplicaWriteReply(one.id, refused, nothing) for one in requests.writes]
-        replies += [ReplicaReadReply(one.id, refused, nothing, False) for one in requests.reads]
-        replies += [Failure(one.id, stale, none, text, 0, ()) for one in requests.forwards]
-        accepted.outgoing.push(replies)
+    def _take_frame(self, accepted: Accepted, frame: peer_pb2.PeerFrame) -> None:
+        """Raises: BadFrame."""
+        accepted.heard_us = now_us()
+        self.identity.take(frame)
+        accepted.owes_topology |= frame.epoch < self.identity.topology.epoch
+        if frame.HasField("heartbeat"):
+            accepted.owes_heartbeat = True
+            accepted.outgoing.notice()
+        requests, failures = self.codec.requests(accepted.number, frame)
+        in_flight, is_bulk = accepted.in_flight, accepted.is_bulk
+        for box in (requests.writes, requests.reads, requests.forwards, failures):
+            in_flight.begin(box, is_bulk=is_bulk)
+        if frame.epoch < self.identity.topology.epoch:
+            accepted.push(_refused_by_epoch(requests, frame, self.identity.topology.epoch))
+        else:
+            if self.is_draining and requests.forwards:
+                failures = [*failures, *map(_refused_by_drain, requests.forwards)]
+                requests.forwards = ()
+            if requests.writes or requests.reads or requests.forwards:
+                self._pump.submit(requests)
+        if failures:
+            accepted.push(list(failures))
 
     def begin_frame(self, *, with_topology: bool) -> peer_pb2.PeerFrame:
         """Return a frame to another node."""
@@ -201,6 +256,24 @@ class PeerService:
         if with_topology:
             frame.topology.CopyFrom(encode_topology(self.identity.topology))
         return frame
+
+
+def _refused_by_epoch(
+    requests: PeerRequests, frame: peer_pb2.PeerFrame, epoch: int
+) -> list[PeerMessage]:
+    refused, nothing = Status.REFUSED_EPOCH, Encoded(b"")
+    text = f"epoch {frame.epoch} is older than {epoch}"
+    stale, none = ErrorCode.STALE_EPOCH, Outcome.NOT_APPLIED
+    return [
+        *(ReplicaWriteReply(one.id, refused, nothing) for one in requests.writes if one.id),
+        *(ReplicaReadReply(one.id, refused, nothing, False) for one in requests.reads),
+        *(Failure(one.id, stale, none, text, 0, ()) for one in requests.forwards),
+    ]
+
+
+def _refused_by_drain(put: ClientPut) -> Failure:
+    text = "this node is stopping"
+    return Failure(put.id, ErrorCode.UNAVAILABLE, Outcome.NOT_APPLIED, text, 0, ())
 
 
 async def _read(context: Context) -> bytes:

@@ -19,6 +19,7 @@ from kvnode.core.bounds import Limits
 from kvnode.core.hlc import Timestamp
 from kvnode.core.messages import (
     ClientOps,
+    Detail,
     ErrorCode,
     Failure,
     GetResult,
@@ -34,7 +35,7 @@ from kvnode.runtime.edge import Edge, Refused, encode_failure, name_node
 from kvnode.runtime.outgoing import Outgoing
 from kvnode.runtime.pump import Pump, wall_ms
 from kvnode.runtime.topology_codec import encode_topology
-from kvnode.runtime.wire import handlers
+from kvnode.runtime.wire import UnaryMethod, handlers
 from kvproto import kv_pb2
 
 Context = Any  # grpc.aio.ServicerContext; its stubs know no raw bytes
@@ -63,6 +64,8 @@ class ClientStream:
         self.session = session
         self.owed = 0
         self.owes_topology = False
+        self.is_too_slow = False
+        self.hearing: asyncio.Task[None] | None = None
         self._service = service
         self.outgoing: Outgoing[Result] = Outgoing(
             self._encode, _payload, lambda: self.owed, service.limits
@@ -71,8 +74,15 @@ class ClientStream:
     def push(self, results: list[Result]) -> None:
         """Answer operations; a client that does not read its answers loses its stream."""
         self.outgoing.push(results)
-        if self.outgoing.backlog > self._service.limits.outbox_bytes:
-            self.outgoing.close()
+        if self.outgoing.is_overfull and not self.is_too_slow:
+            self.is_too_slow = True
+            self.end()
+
+    def end(self) -> None:
+        """End the stream, whatever is under way on it."""
+        self.outgoing.close()
+        if self.hearing is not None:
+            self.hearing.cancel()
 
     def _encode(self, results: Sequence[Result]) -> bytes:
         self.owed -= len(results)
@@ -113,7 +123,11 @@ class ClientService:
         """Return the gRPC handlers."""
         return handlers(
             "kvnode.v1.KV",
-            unary={"Get": self._get, "Put": self._put, "Delete": self._delete},
+            unary={
+                "Get": self._guarded(self._get),
+                "Put": self._guarded(self._put),
+                "Delete": self._guarded(self._delete),
+            },
             streams={"Pipeline": self._pipeline},
         )
 
@@ -150,6 +164,12 @@ class ClientService:
             if isinstance(session, ClientStream):
                 session.outgoing.notice()
 
+    def end_streams(self) -> None:
+        """End every pipeline: what waits in them is of unknown age."""
+        for session in self._sessions.values():
+            if isinstance(session, ClientStream):
+                session.end()
+
     # ---- pipeline ------------------------------------------------------------------------
 
     async def _pipeline(self, _: Any, context: Context) -> None:
@@ -160,6 +180,7 @@ class ClientService:
         self._sessions[stream.session] = stream
         self._streams += 1
         conversation = Conversation(context)
+        refusal = None
         try:
             await conversation.run(
                 hear=self._hear(stream, conversation),
@@ -167,17 +188,26 @@ class ClientService:
                 hush=stream.outgoing.close,
             )
         except Refused as exc:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(exc))
+            refusal = grpc.StatusCode.INVALID_ARGUMENT, str(exc)
         except Exception as exc:  # noqa: BLE001 (handed on: it ends the node)
             self._pump.fail(exc)
         finally:
             self._streams -= 1
             stream.outgoing.close()
             del self._sessions[stream.session]
+        if stream.is_too_slow:
+            limit = f"{self.limits.outbox_bytes:,}"
+            text = f"more than {limit} bytes of answers wait for this client to read them"
+            refusal = grpc.StatusCode.RESOURCE_EXHAUSTED, text
+        if refusal is not None:
+            await context.abort(*refusal)
 
     async def _hear(self, stream: ClientStream, conversation: Conversation) -> None:
+        stream.hearing = asyncio.current_task()
         while (data := await conversation.read()) is not None:
             self._take_frame(stream, data)
+        # Whoever has said his last word still gets what he is owed.
+        await stream.outgoing.finish()
 
     def _take_frame(self, stream: ClientStream, data: bytes) -> None:
         """Check a frame and hand what is sound to the core. Raises: Refused."""
@@ -210,6 +240,20 @@ class ClientService:
         return None
 
     # ---- unary ---------------------------------------------------------------------------
+
+    def _guarded(self, method: UnaryMethod) -> UnaryMethod:
+        """Return the method such that a bug in it ends the node, not just the call."""
+
+        async def call(data: bytes, context: Context) -> bytes:
+            try:
+                return await method(data, context)
+            except grpc.aio.BaseError:
+                raise  # refused, or the client is gone
+            except Exception as exc:
+                self._pump.fail(exc)
+                raise
+
+        return call
 
     async def _get(self, data: bytes, context: Context) -> bytes:
         request = await _parsed(kv_pb2.GetRequest, data, context)
@@ -300,8 +344,15 @@ class ClientService:
 
 def _payload(result: Result) -> int:
     if isinstance(result, GetResult):
-        return 64 + len(result.value or b"") + len(result.context)
+        size = 64 + len(result.value or b"") + len(result.context)
+        return size if result.detail is None else size + _detail_bytes(result.detail)
     return 128
+
+
+def _detail_bytes(detail: Detail) -> int:
+    """Return about what a read's story takes. Not exact: values may be left out of it."""
+    siblings = sum(128 + len(sibling.value) for sibling in detail.siblings)
+    return 256 + siblings + 256 * len(detail.replicas)
 
 
 def _refused(op_id: int, outcome: Outcome, code: ErrorCode, text: str) -> Failure:

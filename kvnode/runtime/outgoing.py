@@ -4,9 +4,9 @@ A frame costs far more than an operation, so operations wait for company, but no
 outbox is flushed when it holds half of all that is in flight on the stream, or after a few
 milliseconds. Alone, an operation leaves at once; under load frames grow by themselves.
 
-Laws: order is kept; one frame is written at a time; what is queued is bounded by its owner (see
-`backlog`); a frame holds at most the operations and bytes that the limits allow, a larger message
-travels alone.
+Laws: order is kept; one frame is written at a time; a frame holds at most the operations and bytes
+that the limits allow, a larger message travels alone. What is queued is bounded by its owner, who
+gives up a stream that `is_overfull`.
 Tests: tests/unit/runtime/test_outgoing.py. Source: design, section 4.
 """
 
@@ -14,12 +14,40 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from kvnode.core.bounds import Limits
 
 MessageT = TypeVar("MessageT")
+
+
+class InFlight:
+    """What the small stream of a pair has in flight: sent or received there, and not yet answered.
+
+    An answer may come on the bulk stream, and one to bulk on the small stream; so what began on
+    bulk is known by its id. An answer too many (to an earlier stream's request) counts for nothing.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._bulk: set[int] = set()
+
+    def begin(self, messages: Iterable[Any], *, is_bulk: bool) -> None:
+        """Note requests; those with id 0 are never answered."""
+        if is_bulk:
+            self._bulk.update(one.id for one in messages if one.id)
+        else:
+            self.count += sum(1 for one in messages if one.id)
+
+    def end(self, messages: Collection[Any]) -> None:
+        """Note answers."""
+        answered = len(messages)
+        if self._bulk:
+            ids = {one.id for one in messages} & self._bulk
+            self._bulk -= ids
+            answered -= len(ids)
+        self.count = max(0, self.count - answered)
 
 
 class Outgoing(Generic[MessageT]):
@@ -48,6 +76,7 @@ class Outgoing(Generic[MessageT]):
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._drained: asyncio.Future[None] | None = None
         self._is_due = False
         self._is_closed = False
         self._is_writing = False
@@ -55,9 +84,14 @@ class Outgoing(Generic[MessageT]):
         self.frames = 0
 
     @property
-    def backlog(self) -> int:
-        """Payload that is queued."""
-        return self._bytes
+    def is_overfull(self) -> bool:
+        """Whether more is queued than the bound allows: the reader is too slow."""
+        return self._bytes > self._limits.outbox_bytes
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the stream has been given up: nothing more is taken from it either."""
+        return self._is_closed
 
     @property
     def is_idle(self) -> bool:
@@ -95,25 +129,43 @@ class Outgoing(Generic[MessageT]):
         self._has_news = True
         self.flush()
 
+    async def finish(self) -> None:
+        """Wait until nothing is owed any more: the other side has said its last word."""
+        while (self._queue or self._is_writing or self._owed() > 0) and not self._is_closed:
+            self._drained = self._loop.create_future()
+            await self._drained
+
     def close(self) -> None:
-        """Drop what is queued and end `run`."""
+        """Drop what is queued and end `run` once the frame that is being written is."""
         self._is_closed = True
+        self._has_news = False
         self._queue.clear()
         self._bytes = 0
         self.flush()
+        self._tell_drained()
 
     async def run(self, write: Callable[[bytes], Awaitable[Any]]) -> None:
         """Write frames until closed; whatever `write` raises ends it."""
         while not self._is_closed:
             while self._is_due and (self._queue or self._has_news):
-                frame = self._take()
-                self._is_writing = True
-                await write(frame)
-                self._is_writing = False
+                await self._write_one(write)
             self._is_due = False
             self.look()
             if not self._is_due and not self._is_closed:
                 await self._wait()
+
+    async def _write_one(self, write: Callable[[bytes], Awaitable[Any]]) -> None:
+        frame = self._take()
+        self._is_writing = True
+        try:
+            await write(frame)
+        finally:
+            self._is_writing = False
+            self._tell_drained()
+
+    def _tell_drained(self) -> None:
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
 
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()

@@ -32,7 +32,7 @@ from kvnode.core.messages import (
     WriteKind,
 )
 from kvnode.runtime.client_codec import fill_put_results
-from kvnode.runtime.edge import Edge, decode_failure, encode_failure, unpack_nodes
+from kvnode.runtime.edge import Edge, Refused, decode_failure, encode_failure, unpack_nodes
 from kvproto import kv_pb2, peer_pb2
 
 FORMAT = 1
@@ -69,18 +69,25 @@ class PeerCodec:
             self._fill(frame, kind, group)
         return frame.SerializeToString()
 
-    def requests(self, sender: int, frame: peer_pb2.PeerFrame) -> PeerRequests:
-        """Return the frame's requests.
+    def requests(
+        self, sender: int, frame: peer_pb2.PeerFrame
+    ) -> tuple[PeerRequests, list[Failure]]:
+        """Return the frame's requests, and a failure for each forwarded write that is refused
+        here: this node's limits may be others than the sender's.
 
         Raises:
             BadFrame: columns that do not fit one another, or too many operations.
         """
         now = self._now_us()
-        return PeerRequests(
-            sender,
-            _decode_writes(frame.writes, now) if frame.HasField("writes") else (),
-            _decode_reads(frame.reads, now) if frame.HasField("reads") else (),
-            self._decode_forwards(frame.forwards) if frame.HasField("forwards") else (),
+        forwards, failures = self._decode_forwards(frame)
+        return (
+            PeerRequests(
+                sender,
+                _decode_writes(frame.writes, now) if frame.HasField("writes") else (),
+                _decode_reads(frame.reads, now) if frame.HasField("reads") else (),
+                forwards,
+            ),
+            failures,
         )
 
     def replies(self, sender: int, frame: peer_pb2.PeerFrame) -> PeerReplies:
@@ -117,12 +124,16 @@ class PeerCodec:
             assert kind is Failure, kind
             frame.forward_failures.extend(encode_failure(one, self._edge) for one in group)
 
-    def _decode_forwards(self, forwards: peer_pb2.Forwards) -> list[ClientPut]:
-        puts, failures = self._edge.decode_puts(forwards.puts, list(forwards.keyspaces))
-        if failures:
-            # The sender checked them at its own edge: this is not a client's mistake.
-            raise BadFrame(f"forwarded a write that is not valid: {failures[0].message}")
-        return puts
+    def _decode_forwards(
+        self, frame: peer_pb2.PeerFrame
+    ) -> tuple[Sequence[ClientPut], list[Failure]]:
+        if not frame.HasField("forwards"):
+            return (), []
+        forwards = frame.forwards
+        try:
+            return self._edge.decode_puts(forwards.puts, list(forwards.keyspaces))
+        except Refused as exc:
+            raise BadFrame(f"forwards: {exc}") from exc
 
 
 def new_frame(header: Header) -> peer_pb2.PeerFrame:

@@ -32,11 +32,16 @@ def server_options(*, streams: int) -> Options:
     ]
 
 
-def channel_options(*, reconnect_ms: int) -> Options:
-    """Return the options of a channel to a peer. gRPC's own back-off would grow to 120 s."""
+def channel_options(*, reconnect_ms: int, connect_ms: int) -> Options:
+    """Return the options of a channel to a peer. gRPC's own back-off would grow to 120 s.
+
+    Args:
+        reconnect_ms: longest pause between two attempts.
+        connect_ms: how long one attempt may take, which a busy peer needs.
+    """
     return [
         ("grpc.initial_reconnect_backoff_ms", min(50, reconnect_ms)),
-        ("grpc.min_reconnect_backoff_ms", min(50, reconnect_ms)),
+        ("grpc.min_reconnect_backoff_ms", connect_ms),
         ("grpc.max_reconnect_backoff_ms", reconnect_ms),
         ("grpc.max_receive_message_length", _MESSAGE_BYTES_MAX),
         ("grpc.max_send_message_length", _MESSAGE_BYTES_MAX),

@@ -285,14 +285,16 @@ def test_a_watermark_that_is_none_ends_the_stream_only(
     check_refused(link.end(), StatusCode.INVALID_ARGUMENT, "watermark")
 
 
-def test_a_forwarded_write_that_is_not_valid_ends_the_stream_only(
+def test_a_forwarded_write_that_is_not_valid_is_refused_and_the_stream_lives_on(
     link: Stream, topology: kv_pb2.Topology
 ) -> None:
     puts = kv_pb2.Puts(
         id=[1], key=[b""], value=[b"v"], write_id=[bytes(16)], timestamp=[1], timeout_ms=[9]
     )
-    link.send(frame(topology, forwards=peer_pb2.Forwards(puts=puts)))
-    check_refused(link.end(), StatusCode.INVALID_ARGUMENT, "key must be 1 to 4,096")
+    answer = link.ask(frame(topology, forwards=peer_pb2.Forwards(puts=puts)))
+    assert [one.id for one in answer.forward_failures] == [1]
+    assert "key must be 1 to 4,096" in answer.forward_failures[0].message
+    assert link.ask(frame(topology, heartbeat=peer_pb2.Heartbeat())).heartbeat.reply
 
 
 def test_a_context_of_too_many_dots_is_refused(link: Stream, topology: kv_pb2.Topology) -> None:

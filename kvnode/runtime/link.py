@@ -1,0 +1,201 @@
+"""One dialled stream to a peer: said hello on, kept alive, and dialled again when it is lost.
+
+Laws: requests on one stream keep their order; something is said in every heartbeat's period;
+pauses between attempts never exceed `reconnect_ms`; whatever a stream ends with is no reason to
+stop dialling. What the other side says is for kvnode.runtime.links to judge.
+Tests: tests/unit/runtime/test_links.py, tests/cluster/.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from kvnode.core.messages import (
+    ClientPut,
+    PeerMessage,
+    ReplicaRead,
+    ReplicaWrite,
+)
+from kvnode.runtime.outgoing import Outgoing
+from kvnode.runtime.peer_codec import BadFrame, new_frame, parse_frame
+from kvnode.runtime.pump import wall_ms
+from kvnode.runtime.wire import channel_options
+
+if TYPE_CHECKING:
+    from kvnode.runtime.links import Peer
+
+log = logging.getLogger(__name__)
+
+LINK, BULK = "Link", "Bulk"
+_HELLO_S = 5.0
+
+_LOST = (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
+"""What grpc.aio raises when a stream ends under a reader or a writer."""
+
+
+def payload(message: PeerMessage) -> int:
+    """Return a message's bytes, for bounds; small fields count as a flat sum."""
+    match message:
+        case ReplicaWrite():
+            return 64 + len(message.key) + len(message.record)
+        case ClientPut():
+            return 128 + len(message.key) + len(message.value)
+        case ReplicaRead():
+            return 32 + len(message.key)
+        case _:
+            return 64 + len(getattr(message, "record", b""))
+
+
+class Link:
+    """One dialled stream to a peer, re-dialled for as long as the node runs."""
+
+    def __init__(self, peer: Peer, kind: str) -> None:
+        self._peer = peer
+        self._is_bulk = kind == BULK
+        self._kind = kind
+        self._call: Any = None
+        self._beats = False
+        self._last_why = ""
+        self.outgoing: Outgoing[PeerMessage] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether both sides have said hello."""
+        return self.outgoing is not None
+
+    @property
+    def is_overfull(self) -> bool:
+        """Whether more is unsent than may be."""
+        return self.outgoing is not None and self.outgoing.is_overfull
+
+    def push(self, messages: list[PeerMessage]) -> None:
+        """Send requests; dropped when the stream is not open."""
+        if self.outgoing is not None:
+            self._peer.in_flight.begin(messages, is_bulk=self._is_bulk)
+            self.outgoing.push(messages)
+
+    def end(self) -> None:
+        """End the stream, whatever is under way on it; it is dialled anew."""
+        if self._call is not None:
+            self._call.cancel()
+
+    async def run(self) -> None:
+        """Dial, serve the stream, and dial again."""
+        peer = self._peer
+        options = channel_options(
+            reconnect_ms=peer.limits.reconnect_ms, connect_ms=peer.limits.silence_ms
+        )
+        # Not for ever: a cancellation that meets a breaking stream may get lost in it.
+        while not peer.is_dropped:
+            # A channel for each stream: one whose packets vanish would outlive its stream.
+            async with grpc.aio.insecure_channel(peer.address, options=options) as channel:
+                method: Any = channel.stream_stream(f"/kvnode.v1.Peer/{self._kind}")
+                await self._serve_once(method(wait_for_ready=True))
+            # Jitter, so that peers do not fall into step; chance decides nothing here.
+            await asyncio.sleep(random.uniform(0.2, 1) * peer.limits.reconnect_ms / 2_000)
+
+    async def _serve_once(self, call: Any) -> None:
+        self._call = call
+        try:
+            await self._serve(call)
+        except (*_LOST, BadFrame, TimeoutError) as exc:
+            self._tell_lost(_short(exc))
+        except asyncio.CancelledError:
+            # grpc.aio raises it in a reader whose stream was cancelled, be it by the other side.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            self._tell_lost("cancelled")
+        finally:
+            call.cancel()
+            self._call = None
+            self._close()
+
+    def _tell_lost(self, why: str) -> None:
+        """Log what a stream ended with; the same again says nothing new."""
+        if why != self._last_why:
+            self._last_why = why
+            log.info("link_lost peer=%s kind=%s why=%s", self._peer.id, self._kind, why)
+
+    async def _serve(self, call: Any) -> None:
+        peer = self._peer
+        await call.write(peer.hello())
+        async with asyncio.timeout(_HELLO_S):
+            hello = await _read(call)
+        peer.on_hello(parse_frame(hello))
+        owed = (lambda: 0) if self._is_bulk else (lambda: peer.in_flight.count)
+        self.outgoing = outgoing = Outgoing(self._encode, payload, owed, peer.limits)
+        self._last_why = ""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._write(call, outgoing))
+                if not self._is_bulk:
+                    peer.on_open()
+                    tasks.create_task(self._beat(outgoing))
+                await self._hear(call)
+        except* (*_LOST, BadFrame) as group:
+            raise _first(group) from None
+
+    async def _write(self, call: Any, outgoing: Outgoing[PeerMessage]) -> None:
+        await outgoing.run(call.write)
+        raise BadFrame("closed")
+
+    async def _hear(self, call: Any) -> None:
+        peer = self._peer
+        while True:
+            frame = parse_frame(await _read(call))
+            peer.on_heard(frame)
+            replies = peer.codec.replies(peer.number, frame)
+            if replies.writes or replies.reads or replies.forwards:
+                peer.on_answers(replies)
+
+    async def _beat(self, outgoing: Outgoing[PeerMessage]) -> None:
+        """Say something in every period, alone if nothing else is said, and notice silence."""
+        peer = self._peer
+        frames = -1
+        while True:
+            # On whatever leaves next: it is answered at once, however slow the peer's log is.
+            self._beats = True
+            if outgoing.frames == frames and outgoing.is_idle:
+                outgoing.notice()
+            frames = outgoing.frames
+            peer.judge_silence()
+            await asyncio.sleep(peer.limits.heartbeat_ms / 1_000)
+
+    def _encode(self, messages: Any) -> bytes:
+        frame = new_frame(self._peer.header())
+        if self._beats:
+            self._beats = False
+            frame.heartbeat.wall_ms = wall_ms()
+        return self._peer.codec.encode(frame, messages)
+
+    def _close(self) -> None:
+        if self.outgoing is not None:
+            self.outgoing.close()
+            self.outgoing = None
+            self._peer.on_lost(self._kind)
+
+
+async def _read(call: Any) -> bytes:
+    data = await call.read()
+    if data is grpc.aio.EOF:
+        raise BadFrame("the stream ended")
+    assert isinstance(data, bytes)
+    return data
+
+
+def _first(group: BaseExceptionGroup[Any]) -> BaseException:
+    with contextlib.suppress(AttributeError):
+        while True:
+            group = group.exceptions[0]
+    return group
+
+
+def _short(exc: BaseException) -> str:
+    return str(exc.details() if isinstance(exc, grpc.aio.AioRpcError) else exc)
