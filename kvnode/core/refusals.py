@@ -40,12 +40,16 @@ def refuse(
 def refuse_skew(
     request: ClientPut, clock: Clock, *, wall_ms: int, limits: Limits
 ) -> Failure | None:
-    """Return why a write with this stamp is refused, if it is too far ahead."""
+    """Return why a write with this stamp is refused, if it is too far ahead.
+
+    Unavailable, not invalid: clients stamp by the cluster's time, so it may well be this node's
+    clock that is behind, and the write may succeed at another.
+    """
     if not clock.is_too_far(Timestamp(request.timestamp), wall_ms):
         return None
     ahead = (request.timestamp >> LOGICAL_BITS) - wall_ms
     text = f"timestamp is {ahead:,} ms ahead; at most {limits.max_skew_ms:,} are allowed"
-    return not_applied(request, ErrorCode.INVALID_REQUEST, text)
+    return not_applied(request, ErrorCode.UNAVAILABLE, text)
 
 
 def not_applied(request: ClientPut, code: ErrorCode, text: str) -> Failure:

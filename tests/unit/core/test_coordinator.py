@@ -380,7 +380,7 @@ def test_a_write_stamped_too_far_ahead_is_refused_with_both_figures() -> None:
     desk = Desk()
     desk.put(ms=60_001)
     failure = desk.failure()
-    assert (failure.code, failure.outcome) == (ErrorCode.INVALID_REQUEST, Outcome.NOT_APPLIED)
+    assert (failure.code, failure.outcome) == (ErrorCode.UNAVAILABLE, Outcome.NOT_APPLIED)
     assert failure.message == "timestamp is 60,001 ms ahead; at most 60,000 are allowed"
 
 

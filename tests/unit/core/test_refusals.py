@@ -81,6 +81,6 @@ def test_a_refused_stamp_is_told_with_both_figures() -> None:
     refusal = refuse_skew(put(timestamp=stamp(90_000)), CLOCK, wall_ms=WALL_MS, limits=LIMITS)
     assert refusal == not_applied(
         put(),
-        ErrorCode.INVALID_REQUEST,
+        ErrorCode.UNAVAILABLE,
         "timestamp is 90,000 ms ahead; at most 60,000 are allowed",
     )
