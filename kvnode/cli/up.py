@@ -44,8 +44,10 @@ def up(arguments: Arguments) -> int:
             failed = _bring_up(cluster)
             if not cluster.running():
                 return FAILED
-            _show_nodes(cluster, arguments)
-            return (FAILED if failed else 0) if arguments.detach else _watch(cluster)
+            # Before they are shown: a node that is killed as soon as it is seen is told of too.
+            known = cluster.pids()
+            _show_nodes(cluster, arguments, known)
+            return (FAILED if failed else 0) if arguments.detach else _watch(cluster, known)
         except (KeyboardInterrupt, _Terminated) as reason:
             _stop_all(cluster)
             return INTERRUPTED if isinstance(reason, KeyboardInterrupt) else 0
@@ -232,8 +234,9 @@ def _live(cluster: LocalCluster, names: Sequence[str]) -> Iterator[Tell]:
         yield tell
 
 
-def _show_nodes(cluster: LocalCluster, arguments: Arguments) -> None:
-    pids = cluster.pids()
+def _show_nodes(
+    cluster: LocalCluster, arguments: Arguments, pids: dict[str, int | None]
+) -> None:
     rows = [
         [node.id, node.address, f"http://{node.host}:{node.http_port}/metrics",
          str(pids[node.id] or "-"), str(node.folder)]
@@ -269,9 +272,8 @@ def _typed(words: str, arguments: Arguments) -> str:
     return os.path.relpath(called) + line.removeprefix("kvnode")
 
 
-def _watch(cluster: LocalCluster) -> int:
+def _watch(cluster: LocalCluster, known: dict[str, int | None]) -> int:
     """Tell of nodes that come and go, until none is left or a signal ends it."""
-    known = cluster.pids()
     clean: dict[str, bool] = {}
     while any(known.values()):
         time.sleep(_WATCH_S)
