@@ -18,6 +18,7 @@ from kvnode.core.messages import (
     ClientPut,
     ErrorCode,
     Failure,
+    Instant,
     NodeNumber,
     Outcome,
     PeerMessage,
@@ -136,8 +137,10 @@ class PeerService:
     async def _serve(self, kind: str, context: Context) -> None:
         accepted = await self._meet(kind, context)
         place = (accepted.number, kind)
-        if (earlier := self._streams.get(place)) is not None:
-            earlier.end()
+        for earlier in self._of(accepted.number):
+            # Of an earlier stream, or an earlier life: whatever still comes on it is not to be had.
+            if earlier.is_bulk == accepted.is_bulk or earlier.incarnation != accepted.incarnation:
+                earlier.end()
         self._streams[place] = accepted
         conversation = Conversation(context)
         refusal = None
@@ -193,7 +196,7 @@ class PeerService:
         assert member is not None
         is_old = frame.epoch < self.identity.topology.epoch
         reply = self.begin_frame(with_topology=is_old)
-        refusal = self._refusal(member.number, kind, frame.hello)
+        refusal = self._refusal(member.number, frame.hello)
         if refusal:
             reply.hello.refused, reply.hello.reason = True, refusal
             await context.write(reply.SerializeToString())
@@ -208,19 +211,24 @@ class PeerService:
         incarnation = frame.hello.incarnation
         return Accepted(member.number, incarnation, in_flight, self, is_bulk=is_bulk)
 
-    def _refusal(self, number: NodeNumber, kind: str, hello: peer_pb2.Hello) -> str:
+    def _refusal(self, number: NodeNumber, hello: peer_pb2.Hello) -> str:
         """Two lives of one node at the same time: the later claimant is refused."""
         if number == self.identity.number and hello.incarnation != self.identity.incarnation:
             return f"{hello.node} is this node, and it is alive"
-        other = self._streams.get((number, kind))
-        if other is None or other.incarnation == hello.incarnation:
-            return ""
-        if now_us() - other.heard_us > 1_000 * self.limits.silence_ms:
+        others = [one for one in self._of(number) if one.incarnation != hello.incarnation]
+        # Bulk may be silent for hours: what counts is when the peer was last heard at all.
+        heard_us = max((one.heard_us for one in others), default=Instant(0))
+        if not others or now_us() - heard_us > 1_000 * self.limits.silence_ms:
             return ""
         return (
-            f"{hello.node} is alive as incarnation {other.incarnation:016x}: "
+            f"{hello.node} is alive as incarnation {others[0].incarnation:016x}: "
             "is a copy of its data folder in use?"
         )
+
+    def _of(self, number: NodeNumber) -> list[Accepted]:
+        """Return a peer's streams."""
+        found = (self._streams.get((number, kind)) for kind in (LINK, BULK))
+        return [accepted for accepted in found if accepted is not None]
 
     async def _hear(self, accepted: Accepted, conversation: Conversation) -> None:
         accepted.hearing = asyncio.current_task()

@@ -7,6 +7,7 @@ Tests: tests/unit/runtime/test_identity.py. Source: design, sections 2.2 and 2.4
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import struct
 from collections.abc import Callable
@@ -17,9 +18,10 @@ from kvnode.core.messages import TopologyChanged
 from kvnode.core.node import Node
 from kvnode.core.topology import NodeId, Topology
 from kvnode.runtime.peer_codec import BadFrame, Header
+from kvnode.runtime.proof import note_doubt
 from kvnode.runtime.pump import Pump, wall_ms
 from kvnode.runtime.topology_codec import decode_topology, encode_topology
-from kvnode.storage.port import Engine
+from kvnode.storage.port import Engine, StorageFull, StorageStalled
 from kvproto import kv_pb2, peer_pb2
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,7 @@ _START = struct.Struct("<QQ")
 _OWN_START = b"start"
 _PEER_START = b"peer-start/"
 TOPOLOGY = b"topology"
+_RETRY_S = 0.05
 
 
 class Identity:
@@ -102,6 +105,9 @@ class Identity:
                 self.install(frame.topology)
             except (ValueError, AssertionError) as exc:
                 raise BadFrame("a topology that this cluster cannot have") from exc
+            except (StorageStalled, StorageFull) as exc:
+                # It comes again with the next frame that answers one of the older epoch.
+                log.info("topology_waits epoch=%d why=%s", frame.topology.epoch, exc)
 
     def install(self, message: kv_pb2.Topology) -> None:
         """Put a newer topology in force: durable first, then followed by core and links.
@@ -128,7 +134,7 @@ class Identity:
         self._peers[peer] = (start, incarnation)
         batch = WriteBatch()
         batch.put(Family.META, _PEER_START + peer.encode(), _START.pack(start, incarnation))
-        self._engine.write(batch)
+        self._write(batch)
 
     def _admit_lost_life(self, hello: peer_pb2.Hello) -> None:
         """A peer knows a later life of this node: this store is older than what was promised."""
@@ -143,4 +149,12 @@ class Identity:
         self.start_number = hello.known_start + 1
         batch = WriteBatch()
         batch.put(Family.META, _OWN_START, _START.pack(self.start_number, self.incarnation))
-        self._engine.write(batch)
+        note_doubt(batch)
+        self._write(batch)
+
+    def _write(self, batch: WriteBatch) -> None:
+        """Write as soon as there is room; durable with whatever is synced next."""
+        try:
+            self._engine.write(batch)
+        except (StorageStalled, StorageFull):
+            asyncio.get_running_loop().call_later(_RETRY_S, self._write, batch)

@@ -5,7 +5,8 @@ per destination. What must be durable first waits for its position in the log; t
 flushes for all that wait. Dumb on purpose: every decision is the core's.
 
 Laws: turns run one after another in the order of their events; nothing of a turn is sent before
-its batch is written, nothing held before it is durable; a storage failure stops the node.
+its batch is written, nothing held before it is durable; a batch that finds the store stalled or
+the disk's reserve used up waits, and all turns behind it; any other storage failure stops the node.
 Tests: tests/unit/runtime/test_pump.py. Source: design, section 3.
 """
 
@@ -35,12 +36,20 @@ from kvnode.core.messages import (
     ReplicaWriteReply,
     Result,
     SessionId,
+    Status,
     SyncedUpTo,
 )
 from kvnode.core.node import Node, Turn
-from kvnode.storage.port import Engine, Position, ReadFailure, StorageStalled
+from kvnode.storage.port import (
+    Engine,
+    Position,
+    ReadFailure,
+    StorageFull,
+    StorageStalled,
+)
 
 _STALL_RETRY_S = 0.002
+_FULL_RETRY_S = 0.05
 
 
 class Post(Protocol):
@@ -86,6 +95,8 @@ class Pump:
         self._inbox: list[Event] = []
         self._is_scheduled = False
         self._stalled: Turn | None = None
+        self._is_full = False
+        self._is_closed = False
         self._held: deque[tuple[Position, dict[NodeNumber, list[PeerMessage]]]] = deque()
         self._unsynced: deque[tuple[Position, int]] = deque()
         self._timer: asyncio.TimerHandle | None = None
@@ -111,6 +122,12 @@ class Pump:
         if not self.failed.done():
             self.failed.set_exception(exc)
 
+    def close(self) -> None:
+        """Run no turn any more: the store is about to be closed."""
+        self._is_closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+
     def on_synced(self, position: Position) -> None:
         """The log is durable up to `position`: let go of what waited for it."""
         turn = 0
@@ -124,15 +141,21 @@ class Pump:
     def _run(self) -> None:
         """Run one turn; a crash in it is a bug, and stops the node loudly."""
         self._is_scheduled = False
-        if self._stalled is not None or self.failed.done():
+        if self._stalled is not None or self._is_over:
             return
         try:
             self._turn()
         except Exception as exc:  # noqa: BLE001 (handed on: it ends the node)
             self.fail(exc)
 
+    @property
+    def _is_over(self) -> bool:
+        return self._is_closed or self.failed.done()
+
     def _turn(self) -> None:
         events, self._inbox = self._inbox, []
+        # In every turn: a busy node uses up the reserve within a few of them.
+        self._node.replica.refuses = Status.REFUSED_FULL if self._engine.is_full else None
         keys = self._node.plan(events)
         records, unreadable = self._fetch(keys)
         turn = self._node.apply(
@@ -162,11 +185,10 @@ class Pump:
         if turn.batch:
             try:
                 position = self._engine.write(turn.batch)
-            except StorageStalled:
-                # Nothing was applied. No other turn may run before this one is written.
-                self._stalled = turn
-                self._loop.call_later(_STALL_RETRY_S, self._retry)
+            except (StorageStalled, StorageFull) as exc:
+                self._wait_for_room(turn, exc)
                 return
+            self._is_full = False
             self._unsynced.append((position, turn.number))
             self._request_later(position)
         self._send(turn)
@@ -174,9 +196,18 @@ class Pump:
             self._on_alarm(alarm)
         self._rearm()
 
+    def _wait_for_room(self, turn: Turn, why: StorageStalled | StorageFull) -> None:
+        """Nothing was applied. No other turn may run before this one is written."""
+        is_full = isinstance(why, StorageFull)
+        if is_full and not self._is_full:
+            self._on_alarm(f"the disk is full, the node waits: {why}")
+        self._is_full = is_full
+        self._stalled = turn
+        self._loop.call_later(_FULL_RETRY_S if is_full else _STALL_RETRY_S, self._retry)
+
     def _retry(self) -> None:
         turn, self._stalled = self._stalled, None
-        if turn is None or self.failed.done():
+        if turn is None or self._is_over:
             return
         try:
             self._carry_out(turn)

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -17,7 +18,7 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
-from kvnode.core.batch import Family, WriteBatch
+from kvnode.core.batch import Family
 from kvnode.core.bounds import Limits
 from kvnode.core.floors import Floors
 from kvnode.core.messages import (
@@ -28,10 +29,9 @@ from kvnode.core.messages import (
     ReplicaWrite,
     Result,
     SessionId,
-    Status,
 )
 from kvnode.core.node import Node
-from kvnode.core.topology import Durability, NodeId, Topology
+from kvnode.core.topology import NodeId, Topology
 from kvnode.runtime.accept import PeerService
 from kvnode.runtime.admin import ClusterService
 from kvnode.runtime.birth import Birth
@@ -42,6 +42,8 @@ from kvnode.runtime.http import HttpServer
 from kvnode.runtime.identity import TOPOLOGY, Identity
 from kvnode.runtime.links import Links
 from kvnode.runtime.peer_codec import PeerCodec
+from kvnode.runtime.proof import is_proven
+from kvnode.runtime.pulse import Pulse
 from kvnode.runtime.pump import Pump, now_us
 from kvnode.runtime.settings import HTTP_PORT_OFFSET, ServeError
 from kvnode.runtime.topology_codec import decode_topology
@@ -59,11 +61,7 @@ _SERVICES = ("kvnode.v1.KV", "kvnode.v1.Cluster", "kvnode.v1.Peer")
 _LINK_WAIT_S = 1.5
 """A starting node is ready once it is linked with all peers, or after this long."""
 _DRAIN_POLL_S = 0.01
-_PULSE_S = 0.2
-_LIVE_S = 5.0
 _SCAN = 4_096
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_BOOT_KEY = b"boot"
 _REQUESTS = (ReplicaWrite, ReplicaRead, ClientPut)
 
 
@@ -90,7 +88,7 @@ class Server:
         self._listen = listen
         self._overrides = overrides
         self._state = "starting"
-        self._pulse = time.monotonic()
+        self._pulse = Pulse(self._on_away, away_s=limits.silence_ms / 1_000)
         self._alarms = 0
         self._edge = Edge(lambda: node.topology, limits, cluster_key=birth.key, now_us=now_us)
 
@@ -129,7 +127,7 @@ class Server:
         )
         identity = Identity(node, NodeId(node_id), engine, incarnation)
         identity.begin_life()
-        node.replica.is_proven = _is_proven(engine, folder, topology)
+        node.replica.is_proven = is_proven(engine, folder, topology)
         return cls(
             node,
             identity,
@@ -169,7 +167,6 @@ class Server:
         self.identity.pump = pump
         async with asyncio.TaskGroup() as tasks:
             watch = tasks.create_task(_watch(pump))
-            pulse = tasks.create_task(self._keep_pulse())
             self._links = Links(
                 self.identity,
                 codec,
@@ -178,9 +175,12 @@ class Server:
                 overrides=self._overrides,
                 tasks=tasks,
             )
-            await self._serve(stop)
+            self._pulse.start()
+            try:
+                await self._serve(stop)
+            finally:
+                self._pulse.stop()
             watch.cancel()
-            pulse.cancel()
 
     # ---- the pump's post -----------------------------------------------------------------
 
@@ -212,8 +212,13 @@ class Server:
         servicer = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
         reflection.enable_server_reflection((*_SERVICES, HEALTH, reflection.SERVICE_NAME), server)
-        _bind(server, self._listen)
-        http = self._open_http()
+        await _tell_health(servicer, health_pb2.HealthCheckResponse.NOT_SERVING)
+        try:
+            _bind(server, self._listen)
+            http = self._open_http()
+        except ServeError:
+            self._leave()
+            raise
         await server.start()
         self.identity.follow = lambda: self._links.follow(self.node.topology)
         self.identity.follow()
@@ -227,10 +232,15 @@ class Server:
         await server.stop(grace=0.1)
         self._links.stop()
         http.close()
+        self._leave()
+        log.info("stopped clean=yes")
+
+    def _leave(self) -> None:
+        """Make all that was written durable, and say so."""
+        self._pump.close()
         self._committer.close()
         self._engine.close()
         self._folder.mark_clean_stop()
-        log.info("stopped clean=yes")
 
     @property
     def state(self) -> str:
@@ -246,8 +256,7 @@ class Server:
                 break
             await asyncio.sleep(_DRAIN_POLL_S)
         self._state = "up"
-        for name in ("", *_SERVICES):
-            await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await _tell_health(servicer, health_pb2.HealthCheckResponse.SERVING)
         log.info("ready peers_up=%d", sum(peer.is_up for peer in self._links.peers.values()))
 
     async def _drain(self, servicer: health.HealthServicer) -> None:
@@ -256,6 +265,7 @@ class Server:
         log.info("stopping in_flight=%d", self.node.coordinator.in_flight)
         await servicer.enter_graceful_shutdown()
         self._clients.drain()
+        self._peers.drain()
         deadline = time.monotonic() + self._limits.drain_ms / 1_000
         while time.monotonic() < deadline:
             coordinator = self.node.coordinator
@@ -263,12 +273,11 @@ class Server:
                 break
             await asyncio.sleep(_DRAIN_POLL_S)
 
-    async def _keep_pulse(self) -> None:
-        """Show the other threads that the loop turns, and look at the disk."""
-        while True:
-            self._pulse = time.monotonic()
-            self.node.replica.refuses = Status.REFUSED_FULL if self._engine.is_full else None
-            await asyncio.sleep(_PULSE_S)
+    def _on_away(self, seconds: float) -> None:
+        """What waits in the streams is of unknown age: have it said again."""
+        log.warning("was_away ms=%d", 1_000 * seconds)
+        self._clients.end_streams()
+        self._peers.end_streams()
 
     def _open_http(self) -> HttpServer:
         host, _, text = self._listen.rpartition(":")
@@ -278,8 +287,8 @@ class Server:
                 host.strip("[]"),
                 port,
                 figures=self._figures,
-                is_live=lambda: time.monotonic() - self._pulse < _LIVE_S,
-                is_ready=lambda: self._state == "up" and time.monotonic() - self._pulse < _LIVE_S,
+                is_live=lambda: self._pulse.is_alive,
+                is_ready=lambda: self._state == "up" and self._pulse.is_alive,
             )
         except OSError as exc:
             what = f"{host}:{port} (metrics and health) cannot be listened on"
@@ -321,6 +330,11 @@ async def _watch(pump: Pump) -> None:
     await pump.failed
 
 
+async def _tell_health(servicer: health.HealthServicer, status: Any) -> None:
+    for name in ("", *_SERVICES):
+        await servicer.set(name, status)
+
+
 def _bind(server: grpc.aio.Server, address: str) -> None:
     try:
         bound = server.add_insecure_port(address)
@@ -346,24 +360,3 @@ def _scan_all(engine: RocksEngine, family: Family) -> Iterable[tuple[bytes, byte
         if len(page) < _SCAN:
             return
         start = page[-1][0] + b"\x00"
-
-
-def _is_proven(engine: RocksEngine, folder: DataFolder, topology: Topology) -> bool:
-    """Say whether the store is known to hold all that it ever acknowledged.
-
-    After a clean stop it does. After a crash it does if every acknowledgement waited for the log,
-    or if the machine has not gone down since, for then the page cache kept the rest.
-    """
-    was_clean = folder.take_clean_stop()
-    boot = _BOOT_ID.read_bytes() if _BOOT_ID.exists() else b""
-    found = engine.multi_get(Family.META, [_BOOT_KEY])[0]
-    batch = WriteBatch()
-    batch.put(Family.META, _BOOT_KEY, boot)
-    engine.write(batch)
-    engine.flush()
-    if engine.damage:
-        return False
-    if was_clean or not isinstance(found, bytes):
-        return True
-    fsync = all(keyspace.durability is Durability.FSYNC for keyspace in topology.keyspaces)
-    return fsync or (boot != b"" and found == boot)

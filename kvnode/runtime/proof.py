@@ -1,0 +1,45 @@
+"""Whether this node's store is known to hold all that it ever acknowledged: proven, or not.
+
+After a clean stop it does. After a crash it does if every acknowledgement waited for the log, or
+if the machine has not gone down since, for then the page cache kept the rest. A doubt is durable:
+no later clean stop takes it away, only a comparison with the peers will (with anti-entropy).
+Tests: tests/unit/runtime/test_proof.py. Source: design, section 2.4.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kvnode.core.batch import Family, WriteBatch
+from kvnode.core.topology import Durability, Topology
+from kvnode.storage.folder import DataFolder
+from kvnode.storage.port import Engine
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_BOOT = b"boot"
+_DOUBT = b"unproven"
+
+
+def is_proven(
+    engine: Engine, folder: DataFolder, topology: Topology, *, boot_id: Path = BOOT_ID
+) -> bool:
+    """Judge a store that has just been opened, durably. Takes the folder's clean-stop marker."""
+    was_clean = folder.take_clean_stop()
+    boot = boot_id.read_bytes() if boot_id.exists() else b""
+    before, doubt = engine.multi_get(Family.META, [_BOOT, _DOUBT])
+    fsync = all(keyspace.durability is Durability.FSYNC for keyspace in topology.keyspaces)
+    # Nothing noted before: a first start.
+    is_whole = was_clean or before is None or fsync or (boot != b"" and before == boot)
+    proven = is_whole and doubt is None and not engine.damage
+    batch = WriteBatch()
+    batch.put(Family.META, _BOOT, boot)
+    if not proven:
+        note_doubt(batch)
+    engine.write(batch)
+    engine.flush()
+    return proven
+
+
+def note_doubt(batch: WriteBatch) -> None:
+    """Have the batch say that this store is not known to hold everything."""
+    batch.put(Family.META, _DOUBT, b"")
