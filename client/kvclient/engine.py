@@ -355,12 +355,7 @@ class Engine:
         self._next_id += 1
         self.pending[operation.id] = operation
         self.clock.observe(operation.newer, now)
-        operation.newer = operation.tries = 0
-        operation.may_have_applied = True
-        operation.write_id = self._write_ids.draw()
-        operation.timestamp = self.clock.tick(now)
-        operation.context = operation.seen
-        operation.refused = ()
+        operation.begin_anew(self._write_ids.draw(), self.clock.tick(now))
         self._attempt(operation, now)
 
     # ---- ends ----

@@ -140,6 +140,13 @@ class Operation:
         """Whether the caller gave the context, and with it what to replace."""
         return bool(self.flags & PUT_EXPLICIT)
 
+    def begin_anew(self, write_id: bytes, timestamp: int) -> None:
+        """Become a new write of the same value, which has seen what the old one's answer covers."""
+        self.write_id, self.timestamp, self.context = write_id, timestamp, self.seen
+        self.newer = self.tries = 0
+        self.may_have_applied = True
+        self.refused = ()
+
     def note(self, node: str, answer: str, now: float) -> None:
         """Keep what a node said, for the error that may come of it. Bounded."""
         reply = Reply(node, answer, round((now - self.began) * 1000, 1))

@@ -234,9 +234,7 @@ def _live(cluster: LocalCluster, names: Sequence[str]) -> Iterator[Tell]:
         yield tell
 
 
-def _show_nodes(
-    cluster: LocalCluster, arguments: Arguments, pids: dict[str, int | None]
-) -> None:
+def _show_nodes(cluster: LocalCluster, arguments: Arguments, pids: dict[str, int | None]) -> None:
     rows = [
         [node.id, node.address, f"http://{node.host}:{node.http_port}/metrics",
          str(pids[node.id] or "-"), str(node.folder)]
