@@ -95,12 +95,46 @@ def test_a_kill_leaves_no_mark_of_a_clean_stop(cluster: Cluster) -> None:
     assert not (nodes.node("n1").folder / "clean-stop").exists()
 
 
-def test_a_node_that_is_stopped_refuses_what_is_new_as_not_applied(cluster: Cluster) -> None:
+def test_a_node_that_stops_tells_its_clients_first(cluster: Cluster) -> None:
     nodes = cluster(1)
     with nodes.channel("n1") as channel, Stream(channel, "KV/Pipeline") as stream:
         assert stream.ask(wire.gets(b"k")).draining is False
         os.kill(nodes.pid("n1"), signal.SIGTERM)
         assert stream.take().draining is True
+
+
+def test_a_stopping_node_refuses_what_is_new_and_finishes_what_it_has_begun(
+    cluster: Cluster,
+) -> None:
+    """Its peers are halted, so that one write is still under way when it is told to stop."""
+    nodes = cluster(settings="\n[limits]\nsilence_ms = 60000\n")
+    pid = nodes.pid("n1")
+    for name in ("n2", "n3"):
+        nodes.local.signal(name, signal.SIGSTOP)
+    frame = wire.puts({b"begun": b"v"}, timestamp=wire.hlc())
+    frame.puts.timeout_ms[0] = 3_000
+    with nodes.channel("n1") as channel, Stream(channel, "KV/Pipeline") as stream:
+        stream.send(frame)
+        until(lambda: nodes.metric("n1", "operations_in_flight") == 1, what="a write under way")
+        os.kill(pid, signal.SIGTERM)
+        until(lambda: nodes.page("n1", "/ready")[0] == 503, what="draining")
+        late = call(channel, "KV/Put", kv_pb2.PutRequest(key=b"late", value=b"v"))
+        failures = failures_of(stream)
+    assert isinstance(late, Refusal)
+    assert (late.code, late.text) == (grpc.StatusCode.UNAVAILABLE, "this node is stopping")
+    assert late.failure is not None
+    assert late.failure.outcome == kv_pb2.NOT_APPLIED
+    (begun,) = failures
+    assert (begun.code, begun.outcome) == (kv_pb2.UNCERTAIN, kv_pb2.UNCERTAIN_OUTCOME)
+    assert {reply.node: reply.answer for reply in begun.replies}["n1"] == "acknowledged"
+    until(lambda: nodes.local.exit_status(pid) == 0, what="a good end")
+
+
+def failures_of(stream: Stream) -> list[kv_pb2.Failure]:
+    """Return the failures of the next frame that has any."""
+    while not (frame := stream.take()).failures:
+        assert isinstance(frame, kv_pb2.PipelineResponse)
+    return list(frame.failures)
 
 
 # ---- copies and backups ------------------------------------------------------------------------

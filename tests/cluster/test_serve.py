@@ -79,6 +79,15 @@ def test_an_open_address_is_served_when_insisted_on_with_a_warning(alone: Nodes)
         (data / "node.log").write_text("")
 
 
+def test_a_peer_is_dialled_where_the_command_says(cluster: Cluster) -> None:
+    nodes = cluster(2, start=False)
+    port, folder = free_base(1), nodes.local.directory
+    second = serving(nodes, "--listen", f"127.0.0.1:{port}", node="n2", data=folder / "second")
+    there = f"n2=127.0.0.1:{port}"
+    with finished(second), finished(serving(nodes, "--peer", there, data=folder / "first")):
+        until(lambda: nodes.peers_up("n1") == {"n2"}, what="dialling n2 where it is")
+
+
 @pytest.fixture
 def taken() -> Iterator[Callable[[int], None]]:
     """Give a function that takes a port."""

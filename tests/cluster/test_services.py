@@ -7,7 +7,6 @@ from __future__ import annotations
 import http.client
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 
 import grpc
@@ -32,10 +31,6 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 def channel(trio: Nodes) -> Iterator[grpc.Channel]:
     with trio.channel("n1") as opened:
         yield opened
-
-
-def hlc() -> int:
-    return time.time_ns() // 1_000_000 << 16
 
 
 # ---- reflection and health ---------------------------------------------------------------------
@@ -162,7 +157,7 @@ def test_a_context_replaces_exactly_what_it_has_seen(channel: grpc.Channel) -> N
 
 
 def test_a_write_id_makes_a_retry_elsewhere_the_same_write(trio: Nodes) -> None:
-    request = kv_pb2.PutRequest(key=b"again", value=b"v", write_id=b"w" * 16, timestamp=hlc())
+    request = kv_pb2.PutRequest(key=b"again", value=b"v", write_id=b"w" * 16, timestamp=wire.hlc())
     for name in ("n1", "n2", "n3"):
         with trio.channel(name) as channel:
             assert call(channel, "KV/Put", request).timestamp == request.timestamp
@@ -230,7 +225,7 @@ def test_a_frame_of_puts_and_gets_is_answered_by_columns(channel: grpc.Channel) 
     pairs = {b"p%d" % number: b"v%d" % number for number in range(50)}
     with Stream(channel, "KV/Pipeline") as stream:
         written: set[int] = set()
-        stream.send(wire.puts(pairs, timestamp=hlc()))
+        stream.send(wire.puts(pairs, timestamp=wire.hlc()))
         while len(written) < len(pairs):
             frame = stream.take()
             assert not frame.failures
@@ -246,6 +241,16 @@ def test_a_frame_of_puts_and_gets_is_answered_by_columns(channel: grpc.Channel) 
     assert [values[op] for op in range(1, 52)] == [*pairs.values(), b"absent"]
 
 
+def test_a_pipeline_that_is_half_closed_still_gets_its_answers(channel: grpc.Channel) -> None:
+    with Stream(channel, "KV/Pipeline") as stream:
+        stream.send(wire.gets(b"k", b"l"))
+        stream.finish()
+        answered: list[int] = []
+        while (frame := stream.take()) is not None:
+            answered += frame.gets.id
+    assert sorted(answered) == [1, 2]
+
+
 def test_a_client_that_knows_no_topology_is_given_it(channel: grpc.Channel) -> None:
     with Stream(channel, "KV/Pipeline") as stream:
         first = stream.ask(wire.gets(b"k"))
@@ -256,6 +261,6 @@ def test_a_client_that_knows_no_topology_is_given_it(channel: grpc.Channel) -> N
 
 
 def test_every_frame_carries_the_nodes_clock(channel: grpc.Channel) -> None:
-    before = hlc()
+    before = wire.hlc()
     with Stream(channel, "KV/Pipeline") as stream:
         assert stream.ask(wire.gets(b"k")).hlc >= before

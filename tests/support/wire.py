@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import queue
+import time
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -113,6 +114,11 @@ class Stream:
         while not isinstance(found := self.take(), Refusal):
             assert found is not None, "the stream ended well"
         return found
+
+
+def hlc() -> int:
+    """Return the present as a client stamps it."""
+    return time.time_ns() // 1_000_000 << 16
 
 
 def gets(*keys: bytes, **columns: Any) -> kv_pb2.PipelineRequest:
