@@ -17,10 +17,11 @@ from tests.support.journaled import journal_of, program
 from tests.support.load import Writers, acked_by, missing_on
 from tests.support.nodes import Nodes
 from tests.support.powercut import cut_power
+from tests.support.scale import scaled
 
 Cluster = Callable[..., Nodes]
 
-_ROUNDS = 20
+_ROUNDS = scaled(20, soak=200)
 _PATIENT = "\n[limits]\nperiodic_sync_ms = 60000\n"
 """Only what somebody waits for is synced: no later sync hides a missing one."""
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from kvnode.core.versions import NOTHING_SEEN, Context, Record, join, newest_rival
 from tests.sim.owners import Owners, Sent
+from tests.support.scale import scaled
 
 STEPS = 50
 PUTS_MAX = 5
@@ -160,17 +161,30 @@ def test_without_a_new_stamp_a_put_by_a_lagging_clock_is_lost(rng: random.Random
 def test_with_a_new_stamp_no_put_loses_to_what_was_acknowledged_before_it_began(
     rng: random.Random,
 ) -> None:
-    assert losses(rng, n=3, restamps=True, heard_least=2, spreads=False, count=700) == {}
+    assert (
+        losses(
+            rng, n=3, restamps=True, heard_least=2, spreads=False, count=scaled(700, soak=20_000)
+        )
+        == {}
+    )
 
 
 def test_with_five_owners_it_holds_for_whoever_reads_them_all(rng: random.Random) -> None:
-    assert losses(rng, n=5, restamps=True, heard_least=5, spreads=False, count=300) == {}
+    assert (
+        losses(
+            rng, n=5, restamps=True, heard_least=5, spreads=False, count=scaled(300, soak=10_000)
+        )
+        == {}
+    )
 
 
 def test_with_five_owners_it_holds_for_any_three_only_if_contexts_spread_before_the_ok(
     rng: random.Random,
 ) -> None:
-    assert losses(rng, n=5, restamps=True, heard_least=3, spreads=True, count=200) == {}
+    assert (
+        losses(rng, n=5, restamps=True, heard_least=3, spreads=True, count=scaled(200, soak=10_000))
+        == {}
+    )
 
 
 def test_a_reader_of_three_in_five_may_miss_what_only_the_coordinator_learned() -> None:

@@ -37,8 +37,9 @@ from kvnode.core.versions import (
 )
 from tests.property.test_version_laws import OWNERS, histories
 from tests.sim.owners import Owners, Sent
+from tests.support.scale import scaled
 
-HISTORIES = 1_500
+HISTORIES = scaled(1_500, soak=100_000)
 CLIENTS = 3
 STAND_IN = OWNERS
 UNHEARD = 9

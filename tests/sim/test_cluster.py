@@ -31,6 +31,7 @@ from tests.sim.checks import FAILED, NOT_APPLIED, OK, UNCERTAIN, cores
 from tests.sim.client import DEADLINE_US, Client
 from tests.sim.cluster import Cluster
 from tests.sim.workload import Trial, chaos
+from tests.support.scale import scaled
 
 KEY = b"k"
 NAME = encode_key("default", KEY)
@@ -89,7 +90,7 @@ def test_a_violation_tells_the_seed_and_the_keys_story(seed: int) -> None:
 
 
 def test_every_random_history_ends_well(rng: random.Random) -> None:
-    for _ in range(120):
+    for _ in range(scaled(120, soak=5_000)):
         chaos(rng.getrandbits(32))
 
 
@@ -106,7 +107,7 @@ def test_every_random_history_ends_well(rng: random.Random) -> None:
 def test_every_random_history_ends_well_in_other_keyspaces(
     rng: random.Random, keyspace: Keyspace
 ) -> None:
-    for _ in range(25):
+    for _ in range(scaled(25, soak=1_000)):
         chaos(rng.getrandbits(32), keyspace=keyspace)
 
 
