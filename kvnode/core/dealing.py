@@ -71,18 +71,22 @@ class Table(Generic[K]):
         self._room[column] += 1
 
     def _release(self) -> None:
-        """Take back what is over a demand or a quota, one in each row at a time.
+        """Take back what is over a demand or a quota, where the fewest gaps are.
 
         So the gaps are spread: two gaps of one row cannot go to the same newcomer.
         """
         for row, held in self.rows.items():
             while len(held) > self.demand[row]:
                 self._take(row, min(held, key=self._room.__getitem__))
+        gaps = 0
         while min(self._room.values(), default=0) < 0:
             for row, held in self.rows.items():
+                if self.demand[row] - len(held) > gaps:
+                    continue
                 fullest = min(held, key=self._room.__getitem__, default=None)
                 if fullest is not None and self._room[fullest] < 0:
                     self._take(row, fullest)
+            gaps += 1
 
     def _deal(self) -> None:
         """Fill the gaps by turns: a column's turns are spread evenly over the deal."""

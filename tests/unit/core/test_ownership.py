@@ -148,6 +148,16 @@ def test_fewer_members_than_replicas_all_own_everything() -> None:
     assert all(sorted(row) == [1, 2] for row in born(nodes(2)))
 
 
+def test_a_newcomer_due_everywhere_takes_the_leavers_place_first() -> None:
+    # In rows that lost node 1 the newcomer has its place: the others give nothing up there.
+    old = [Node(n, weight=weight) for n, weight in enumerate((0.3, 1, 3, 1, 5), start=1)]
+    new = [*old[1:], Node(6, weight=5.0)]
+    before = born(old, partitions=64, replicas=4)
+    after = assign(before, new, partitions=64, replicas=4)
+    assert counts(after)[6] == 64
+    assert moved(before, after) == 64
+
+
 def test_a_leavers_partitions_go_to_the_others_evenly() -> None:
     before = born(nodes(6))
     after = assign(before, nodes(5), partitions=256, replicas=3)
