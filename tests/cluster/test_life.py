@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -135,6 +136,28 @@ def failures_of(stream: Stream) -> list[kv_pb2.Failure]:
     while not (frame := stream.take()).failures:
         assert isinstance(frame, kv_pb2.PipelineResponse)
     return list(frame.failures)
+
+
+def test_a_write_stuck_in_a_halted_coordinator_never_buries_what_came_later(
+    cluster: Cluster,
+) -> None:
+    """Retried elsewhere and acknowledged, then replaced; only then does the first attempt begin."""
+    nodes = cluster()
+    stuck = kv_pb2.PutRequest(key=b"k", value=b"old", write_id=b"w" * 16, timestamp=wire.hlc())
+    nodes.local.signal("n1", signal.SIGSTOP)
+    with nodes.channel("n1") as halted, nodes.channel("n2") as other:
+        put: Any = halted.unary_unary("/kvnode.v1.KV/Put")
+        attempt = put.future(stuck.SerializeToString(), timeout=60, wait_for_ready=True)
+        until(lambda: "n1" not in nodes.peers_up("n2"), what="noticing the halt")
+        assert set(call(other, "KV/Put", stuck).acked_by) == {"n2", "n3"}
+        call(other, "KV/Put", kv_pb2.PutRequest(key=b"k", value=b"new"))
+        nodes.local.signal("n1", signal.SIGCONT)
+        kv_pb2.PutResponse.FromString(attempt.result(timeout=60))
+    for name in nodes.ids:
+        with nodes.channel(name) as channel:
+            for r in (2, 3):
+                got = call(channel, "KV/Get", kv_pb2.GetRequest(key=b"k", r=r))
+                assert got.value == b"new", (name, r)
 
 
 # ---- copies and backups ------------------------------------------------------------------------
