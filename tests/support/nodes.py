@@ -196,7 +196,7 @@ class Nodes:
         assert found is not None, text
         return float(found[1])
 
-    def command(self, *words: str, **options: object) -> subprocess.Popen[str]:
+    def command(self, *words: str) -> subprocess.Popen[str]:
         """Start a command on this cluster, in a process of its own."""
         return subprocess.Popen(
             [sys.executable, "-m", "kvnode.cli.main", *words],
