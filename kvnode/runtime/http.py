@@ -1,7 +1,7 @@
 """Metrics and health over HTTP: `/metrics` (Prometheus), `/live`, `/ready`.
 
 Served by a thread of its own from plain figures, so that neither a scrape nor a slow reader costs
-the node's loop anything. Tests: tests/cluster/test_services.py.
+the node's loop anything. Tests: tests/unit/runtime/test_http.py, tests/cluster/test_services.py.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Handlers get bytes and parse them themselves: a deserializer that raises makes grpc.aio answer
 UNKNOWN with a Python repr, where a client deserves INVALID_ARGUMENT.
-Tests: tests/cluster/test_bad_input.py.
+Tests: tests/unit/runtime/test_wire.py, tests/cluster/test_bad_input.py.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ Instants are those of tests.unit.core.builders: offsets from NOW. What it leaves
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from kvnode.core.bounds import Limits
@@ -44,12 +45,14 @@ class FakePost:
     def __init__(self) -> None:
         self.to_peers: list[tuple[NodeNumber, PeerMessage]] = []
         self.to_clients: list[tuple[SessionId, Result]] = []
+        self.answered = asyncio.Event()
 
     def to_peer(self, node: NodeNumber, messages: Sequence[PeerMessage]) -> None:
         self.to_peers += [(node, message) for message in messages]
 
     def to_client(self, session: SessionId, results: Sequence[Result]) -> None:
         self.to_clients += [(session, result) for result in results]
+        self.answered.set()
 
 
 class Driven:
@@ -74,3 +77,19 @@ class Driven:
     def sync(self) -> None:
         """Make everything durable, as the storage thread would."""
         self.pump.on_synced(self.engine.flush())
+
+
+async def turns() -> None:
+    """Let everything run that is due without time passing."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    """Run a test on a loop of its own, for so long and no longer."""
+
+    async def limited() -> None:
+        async with asyncio.timeout(20):
+            await test()
+
+    asyncio.run(limited())

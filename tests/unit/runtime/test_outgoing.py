@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pytest
 
 from kvnode.core.bounds import Limits
 from kvnode.runtime.outgoing import InFlight, Outgoing
+from tests.unit.runtime.builders import run
 
 NEVER_MS = 100
 """No test waits for so long: what leaves sooner was due."""
@@ -51,14 +52,6 @@ class Rig:
         self.began.set()
         await self.reads.wait()
         self.frames.append(list(frame))
-
-
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    async def limited() -> None:
-        async with asyncio.timeout(10):
-            await test()
-
-    asyncio.run(limited())
 
 
 def test_alone_a_message_leaves_at_once() -> None:
