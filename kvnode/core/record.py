@@ -178,15 +178,18 @@ def cast_vote(key: StorageKey, data: bytes, owner: int) -> Encoded:
     payload = start + _VOTE.size * count
     votes = data[start:payload]
     vote = _VOTE.pack(owner, 0)
-    cast = [votes[at : at + _VOTE.size] for at in range(0, len(votes), _VOTE.size)]
-    if vote in cast:
-        return Encoded(data)
-    cast.append(vote)
-    cast.sort(key=_owner_of)
-    votes = b"".join(cast)
+    if count:
+        cast = [votes[at : at + _VOTE.size] for at in range(0, len(votes), _VOTE.size)]
+        if vote in cast:
+            return Encoded(data)
+        cast.append(vote)
+        cast.sort(key=_owner_of)
+        votes = b"".join(cast)
+    else:
+        votes = vote
     core = data[:end]
     tail = _VOTE_HEAD.pack(_hash(key + core + votes), count + 1)
-    return Encoded(b"".join((core, tail, votes, data[payload:])))
+    return Encoded(core + tail + votes + data[payload:])
 
 
 def verify(key: StorageKey, data: bytes) -> None:

@@ -253,10 +253,11 @@ class Replica:
             return ReplicaWriteReply(request.id, Status.REFUSED_SKEW, _NOTHING)
         if (refusal := self.refusal(is_delete=theirs.is_tombstone)) is not None:
             return ReplicaWriteReply(request.id, refusal, _NOTHING)
-        if self.floors.has_seen(self._partition(key), dot):
+        partition = partition_of_key(key, self._partition_bits)
+        if self.floors.has_seen(partition, dot):
             return None
         self._keep(key, cast_vote(key, request.record, self.number))
-        self._count(key, dot)
+        self.floors.add(partition, dot)
         self.clock.observe(theirs.timestamp, self._wall_ms)
         return ReplicaWriteReply(request.id, Status.DONE, _NOTHING)
 

@@ -99,6 +99,7 @@ class Pump:
         self._is_closed = False
         self._held: deque[tuple[Position, dict[NodeNumber, list[PeerMessage]]]] = deque()
         self._unsynced: deque[tuple[Position, int]] = deque()
+        self._synced_turn = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = Instant(0)
         self.failed: asyncio.Future[None] = self._loop.create_future()
@@ -134,7 +135,8 @@ class Pump:
         while self._unsynced and self._unsynced[0][0] <= position:
             turn = self._unsynced.popleft()[1]
         if turn:
-            self.submit(SyncedUpTo(turn))
+            # No turn of its own: the next one begins with it, whatever that is for.
+            self._synced_turn = turn
         while self._held and self._held[0][0] <= position:
             self._deliver(self._held.popleft()[1])
 
@@ -154,6 +156,9 @@ class Pump:
 
     def _turn(self) -> None:
         events, self._inbox = self._inbox, []
+        if self._synced_turn:
+            events.insert(0, SyncedUpTo(self._synced_turn))
+            self._synced_turn = 0
         # In every turn: a busy node uses up the reserve within a few of them.
         self._node.replica.refuses = Status.REFUSED_FULL if self._engine.is_full else None
         keys = self._node.plan(events)

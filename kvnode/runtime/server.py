@@ -1,6 +1,6 @@
 """A node put together: store, core, pump, links, services, and how they start and stop.
 
-Tests: tests/cluster/test_serve.py. Source: design, section 3.
+Tests: tests/unit/runtime/test_server.py, tests/cluster/test_serve.py. Source: design, section 3.
 """
 
 from __future__ import annotations
