@@ -169,9 +169,9 @@ def test_beyond_what_a_client_may_have_in_flight_it_is_refused_at_once() -> None
 def test_one_stream_more_than_are_served_is_refused() -> None:
     async def test() -> None:
         async with Site(ALONE, client_streams=1) as site:
-            first, second = site.open("KV/Pipeline"), site.open("KV/Pipeline")
+            first = site.open("KV/Pipeline")
             await asked(first, frame(gets=1))
-            code, text = await second.end()
+            code, text = await site.open("KV/Pipeline").end()
             assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert text == "this node serves at most 1 streams"
             await first.call.done_writing()
