@@ -294,7 +294,8 @@ class Coordinator:
 
     def wake(self, op: ReadOp, at: Instant) -> None:
         """Call the read no earlier than `at`."""
-        self._wheel.add(at, op.id)
+        is_far = at - self._now > _NEAR_US
+        self._wheel.add(Instant(at | _NEAR_COARSE_US) if is_far else at, op.id)
 
     def finish(self, op: ReadOp, decision: Decision, merged: Record) -> None:
         """Answer a read."""
@@ -337,7 +338,8 @@ class Coordinator:
 
     def _wake_at_deadline(self, request: ClientPut, op_id: int) -> None:
         # In laps: most writes are long gone by their deadline, and the wheel forgets them sooner.
-        self._wheel.add(Instant(min(request.deadline_us, self._now + _LAP_US)), op_id)
+        lap = self._now + _LAP_US | _COARSE_US
+        self._wheel.add(Instant(min(request.deadline_us, lap)), op_id)
 
     def _settle(self, op_id: int, result: PutResult | Failure | None) -> None:
         if result is None:
@@ -393,3 +395,8 @@ class Coordinator:
 
 _LAST_ID = (1 << 64) - 1
 _LAP_US = 1_000_000
+_COARSE_US = (1 << 17) - 1
+"""Laps end at common instants, so that an idle node is not woken for each."""
+_NEAR_US = 65_536
+_NEAR_COARSE_US = (1 << 14) - 1
+"""Wakes further off than 66 ms may come 16 ms late, and then share a turn."""

@@ -63,7 +63,8 @@ class Floors:
         place = (partition, dot.actor)
         if dot.counter <= self._floor.get(place, 0):
             return True
-        return any(first <= dot.counter <= last for first, last in self._above.get(place, ()))
+        runs = self._above.get(place)
+        return runs is not None and any(first <= dot.counter <= last for first, last in runs)
 
     def has_passed(self, partition: Partition, watermark: Mapping[int, int]) -> bool:
         """Say whether every dot up to the watermark has been here."""

@@ -128,7 +128,10 @@ class Lone(NamedTuple):
         if self.context.get(other.dot.actor, 0) >= other.dot.counter:
             return False
         seen = other.context
-        return all(seen.get(actor, 0) >= counter for actor, counter in self.context.items())
+        for actor, counter in self.context.items():  # noqa: SIM110 (half the time of `all`)
+            if seen.get(actor, 0) < counter:
+                return False
+        return True
 
 
 NOT_HELD = Lone({}, Dot(0, 0), Timestamp(0), b"", is_tombstone=False)

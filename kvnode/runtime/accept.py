@@ -112,7 +112,7 @@ class PeerService:
         """Send replies to a node; dropped if it has no stream here."""
         bulk = self._streams.get((node, BULK))
         limit = self.limits.bulk_bytes
-        if bulk is not None and any(payload(message) > limit for message in messages):
+        if bulk is not None and max(map(payload, messages)) > limit:
             bulk.push([one for one in messages if payload(one) > limit])
             messages = [one for one in messages if payload(one) <= limit]
         link = self._streams.get((node, LINK))

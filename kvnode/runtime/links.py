@@ -74,7 +74,7 @@ class Peer:
     def send(self, messages: list[PeerMessage]) -> None:
         """Send requests: values above `bulk_bytes` on their own stream."""
         limit = self.limits.bulk_bytes
-        if self.bulk.is_open and any(payload(message) > limit for message in messages):
+        if self.bulk.is_open and max(map(payload, messages)) > limit:
             self.bulk.push([one for one in messages if payload(one) > limit])
             messages = [one for one in messages if payload(one) <= limit]
         if messages:
