@@ -61,6 +61,10 @@ _SERVICES = ("kvnode.v1.KV", "kvnode.v1.Cluster", "kvnode.v1.Peer")
 _LINK_WAIT_S = 1.5
 """A starting node is ready once it is linked with all peers, or after this long."""
 _DRAIN_POLL_S = 0.01
+_GRACE_S = 1.0
+"""For unary calls that came just before the node stopped."""
+_LAST_WORDS_S = 0.1
+"""For what is in the outboxes of streams."""
 _SCAN = 4_096
 _REQUESTS = (ReplicaWrite, ReplicaRead, ClientPut)
 
@@ -213,12 +217,7 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
         reflection.enable_server_reflection((*_SERVICES, HEALTH, reflection.SERVICE_NAME), server)
         await _tell_health(servicer, health_pb2.HealthCheckResponse.NOT_SERVING)
-        try:
-            _bind(server, self._listen)
-            http = self._open_http()
-        except ServeError:
-            self._leave()
-            raise
+        http = self._open_doors(server)
         await server.start()
         self.identity.follow = lambda: self._links.follow(self.node.topology)
         self.identity.follow()
@@ -229,11 +228,32 @@ class Server:
         await self._become_ready(servicer, stop)
         await stop.wait()
         await self._drain(servicer)
-        await server.stop(grace=0.1)
-        self._links.stop()
+        await self._hang_up(server)
         http.close()
         self._leave()
         log.info("stopped clean=yes")
+
+    def _open_doors(self, server: grpc.aio.Server) -> HttpServer:
+        """Listen on both ports. Raises: ServeError, with the store left clean."""
+        http = None
+        try:
+            http = self._open_http()
+            _bind(server, self._listen)
+        except ServeError:
+            if http is not None:
+                http.close()
+            self._leave()
+            raise
+        return http
+
+    async def _hang_up(self, server: grpc.aio.Server) -> None:
+        """Take no more calls; end the streams, which would not end by themselves."""
+        stopping = asyncio.create_task(server.stop(_GRACE_S))
+        await asyncio.sleep(_LAST_WORDS_S)
+        self._clients.end_streams()
+        self._peers.end_streams()
+        self._links.stop()
+        await stopping
 
     def _leave(self) -> None:
         """Make all that was written durable, and say so."""
