@@ -254,7 +254,9 @@ def test_a_stopping_node_finishes_what_is_in_flight(tmp_path: Path) -> None:
         failed = [each for each in done if isinstance(each, grpc.aio.AioRpcError)]
         assert acked
         assert len(acked) + len(failed) == 50
-        assert {each.code() for each in failed} <= {grpc.StatusCode.UNAVAILABLE}
+        # What gRPC had not handed over yet when the server closed is cancelled: never begun either.
+        refused = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+        assert {each.code() for each in failed} <= refused
         async with cluster.linked() as (one, *_):
             for at in acked:
                 assert (await get(one, b"k%d" % at)).value == b"v"
