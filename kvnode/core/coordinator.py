@@ -43,7 +43,7 @@ from kvnode.core.refusals import not_applied, refuse, refuse_skew
 from kvnode.core.replica import Replica, TooMany, Unreadable
 from kvnode.core.resolve import Decision
 from kvnode.core.versions import Record
-from kvnode.core.wheel import Wheel
+from kvnode.core.wheel import Wheel, at_common_instant
 from kvnode.core.write import ForwardOp, WriteOp
 
 Operation = ReadOp | WriteOp | ForwardOp
@@ -176,7 +176,7 @@ class Coordinator:
         self._operations[op_id] = op
         self._wake_at_deadline(request, op_id)
         message = ReplicaWrite(
-            op_id, request.key, local.encoded, request.deadline_us, WriteKind.WRITE, local.index
+            op_id, request.key, local.encoded, request.deadline_us, WriteKind.WRITE, local.at
         )
         for node in others:
             self._out.send(node, message)
@@ -294,8 +294,7 @@ class Coordinator:
 
     def wake(self, op: ReadOp, at: Instant) -> None:
         """Call the read no earlier than `at`."""
-        is_far = at - self._now > _NEAR_US
-        self._wheel.add(Instant(at | _NEAR_COARSE_US) if is_far else at, op.id)
+        self._wheel.add(at_common_instant(at, now=self._now), op.id)
 
     def finish(self, op: ReadOp, decision: Decision, merged: Record) -> None:
         """Answer a read."""
@@ -338,8 +337,8 @@ class Coordinator:
 
     def _wake_at_deadline(self, request: ClientPut, op_id: int) -> None:
         # In laps: most writes are long gone by their deadline, and the wheel forgets them sooner.
-        lap = self._now + _LAP_US | _COARSE_US
-        self._wheel.add(Instant(min(request.deadline_us, lap)), op_id)
+        lap = at_common_instant(self._now + _LAP_US, now=self._now)
+        self._wheel.add(min(request.deadline_us, lap), op_id)
 
     def _settle(self, op_id: int, result: PutResult | Failure | None) -> None:
         if result is None:
@@ -395,8 +394,3 @@ class Coordinator:
 
 _LAST_ID = (1 << 64) - 1
 _LAP_US = 1_000_000
-_COARSE_US = (1 << 17) - 1
-"""Laps end at common instants, so that an idle node is not woken for each."""
-_NEAR_US = 65_536
-_NEAR_COARSE_US = (1 << 14) - 1
-"""Wakes further off than 66 ms may come 16 ms late, and then share a turn."""

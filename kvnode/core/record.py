@@ -102,6 +102,20 @@ def encode(key: StorageKey, record: Record) -> Encoded:
     return Encoded(b"".join((core, tail, votes, *payload)))
 
 
+def encode_lone(key: StorageKey, context: Context, version: Version, voter: int) -> Encoded:
+    """Return the bytes of a record of one version that `voter` voted for, and no single dots.
+
+    What `encode` returns for it, in half the time: each put makes one.
+    """
+    vector = context.vector
+    assert len(vector) <= CONTEXT_ENTRIES_MAX and not context.dots
+    head = _HEAD.pack(FORMAT, 1, len(vector), 0)
+    core = head + encode_pairs(context) + _encode_meta(version)
+    vote = _VOTE.pack(voter, 0)
+    tail = _VOTE_HEAD.pack(_hash(key + core + vote), 1)
+    return Encoded(core + tail + vote + version.extension + version.value)
+
+
 def decode(key: StorageKey, data: bytes) -> Record:
     """Return the record of these bytes.
 

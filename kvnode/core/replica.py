@@ -14,9 +14,9 @@ Left out: hints, trees, reaping (they come with hinted handoff and anti-entropy)
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
 
 from kvnode.core.batch import Family, WriteBatch
+from kvnode.core.bounds import CONTEXT_ENTRIES_MAX
 from kvnode.core.context import open_watermark
 from kvnode.core.floors import Floors
 from kvnode.core.hlc import Clock, Timestamp
@@ -41,6 +41,7 @@ from kvnode.core.record import (
     core_of,
     decode,
     encode,
+    encode_lone,
     fits,
     read_lone,
     seal,
@@ -66,6 +67,7 @@ from kvnode.core.versions import (
     sync,
     with_vote,
 )
+from kvnode.core.write import LocalWrite
 
 _NOTHING = Encoded(b"")
 
@@ -76,17 +78,6 @@ class Unreadable(Exception):
 
 class TooMany(Exception):
     """A record would hold more siblings or context entries than one may."""
-
-
-@dataclass(frozen=True, slots=True)
-class LocalWrite:
-    """What a write at its coordinator came to."""
-
-    version: Version
-    record: Record
-    encoded: Encoded
-    index: int
-    """Of the version in the record."""
 
 
 class Replica:
@@ -186,7 +177,14 @@ class Replica:
         version = self._seal(request)
         own = {version.dot.actor: version.dot.counter}  # a range: its issuer has seen them all
         context = join(request.seen, Context({**held.context, **own}))
-        return self._finish_write(request, now, Record(context, (version,), ()), version, 1)
+        if context.dots or len(context.vector) > CONTEXT_ENTRIES_MAX or now >= request.deadline_us:
+            return self._finish_write(request, now, Record(context, (version,), ()), version, 1)
+        encoded = encode_lone(request.key, context, version, self.number)
+        self._keep(request.key, encoded)
+        self.clock.observe(version.timestamp, self._wall_ms)
+        self._count(request.key, version.dot)
+        record = Record(context, (version,), (Vote(self.number, version.dot),))
+        return LocalWrite(version, record, encoded, 0)
 
     def _coordinate_among(self, request: ClientPut, now: Instant) -> LocalWrite:
         """The general case: siblings, an earlier attempt of the same write, a newer version."""
@@ -251,8 +249,10 @@ class Replica:
         dot = theirs.dot
         if self.clock.is_too_far(theirs.timestamp, self._wall_ms):
             return ReplicaWriteReply(request.id, Status.REFUSED_SKEW, _NOTHING)
-        if (refusal := self.refusal(is_delete=theirs.is_tombstone)) is not None:
-            return ReplicaWriteReply(request.id, refusal, _NOTHING)
+        if self.refuses is not None:
+            refusal = self.refusal(is_delete=theirs.is_tombstone)
+            if refusal is not None:
+                return ReplicaWriteReply(request.id, refusal, _NOTHING)
         partition = partition_of_key(key, self._partition_bits)
         if self.floors.has_seen(partition, dot):
             return None

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from kvnode.core.hlc import Timestamp
 from kvnode.core.messages import (
@@ -27,7 +28,18 @@ from kvnode.core.messages import (
     PutResult,
     ReplyReport,
 )
+from kvnode.core.record import Encoded
 from kvnode.core.versions import NOTHING_SEEN, Context, Record, Version, join, newest_rival
+
+
+class LocalWrite(NamedTuple):
+    """What a write at its coordinator came to."""
+
+    version: Version
+    record: Record
+    encoded: Encoded
+    at: int
+    """The version's index in the record."""
 
 
 class WriteOp:

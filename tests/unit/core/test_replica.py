@@ -16,7 +16,7 @@ from kvnode.core.hlc import Clock
 from kvnode.core.keys import StorageKey, encode_key, partition_of_key
 from kvnode.core.messages import Instant, ReplicaRead, ReplicaWriteReply, Status
 from kvnode.core.record import Encoded, decode, encode
-from kvnode.core.replica import LocalWrite, Replica, TooMany, Unreadable
+from kvnode.core.replica import Replica, TooMany, Unreadable
 from kvnode.core.versions import (
     EMPTY,
     Record,
@@ -29,6 +29,7 @@ from kvnode.core.versions import (
     with_vote,
 )
 from kvnode.core.versions import put as put_
+from kvnode.core.write import LocalWrite
 from tests.unit.core.builders import (
     KEY,
     NOW,
@@ -134,7 +135,7 @@ def test_a_local_write_says_where_its_version_stands_in_the_record() -> None:
     owner = Owner().holding(record(version("b1", ms=9)))
     local = owner.coordinate()
     assert names(local.record) == ["a1", "b1"]
-    assert local.record.versions[local.index] == local.version
+    assert local.record.versions[local.at] == local.version
     assert decode(KEY, local.encoded) == local.record
 
 

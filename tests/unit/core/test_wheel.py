@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kvnode.core.messages import Instant
-from kvnode.core.wheel import Wheel
+from kvnode.core.wheel import Wheel, at_common_instant
 
 NOTCH = 4_096
 
@@ -50,3 +50,13 @@ def test_an_earlier_instant_added_later_moves_the_next_one_forward() -> None:
     wheel.add(Instant(3 * NOTCH), 2)
     wheel.add(Instant(5 * NOTCH), 3)
     assert wheel.next_due() == 4 * NOTCH
+
+
+@pytest.mark.parametrize(
+    ("ahead", "late"), [(0, 0), (65_536, 0), (65_537, 16_383), (10**6, 16_383)]
+)
+def test_only_what_is_far_off_waits_for_a_common_instant(ahead: int, late: int) -> None:
+    now = Instant(7 << 20)
+    at = at_common_instant(now + ahead, now=now)
+    assert 0 <= at - now - ahead <= late
+    assert at_common_instant(at, now=now) == at
