@@ -363,7 +363,8 @@ def _refused(op_id: int, outcome: Outcome, code: ErrorCode, text: str) -> Failur
 def _refuse_late(context: Context) -> None:
     """A request whose deadline has passed is never begun. Raises: Refused."""
     remaining = context.time_remaining()
-    if remaining is not None and remaining <= 0:
+    # In whole milliseconds, as deadlines travel: gRPC sends one that has passed as 1 ms.
+    if remaining is not None and remaining < 0.001:
         raise Refused("the deadline has passed", ErrorCode.TIMEOUT)
 
 

@@ -386,6 +386,31 @@ def test_a_caller_that_gives_up_leaves_nothing_behind() -> None:
     run(test)
 
 
+class Late:
+    """The context of a call whose deadline has passed."""
+
+    def __init__(self, left_s: float) -> None:
+        self._left_s = left_s
+
+    def time_remaining(self) -> float:
+        return self._left_s
+
+    async def abort(self, code: grpc.StatusCode, text: str, **_: Any) -> None:
+        raise grpc.aio.AbortError(code, text)
+
+
+@pytest.mark.parametrize("left_s", [0.0, -1.0, 0.0009])
+@pytest.mark.parametrize("method", ["_get", "_put", "_delete"])
+def test_a_call_that_comes_after_its_deadline_is_never_begun(method: str, left_s: float) -> None:
+    async def test() -> None:
+        async with Site(ALONE) as site:
+            with pytest.raises(grpc.aio.AbortError, match="the deadline has passed"):
+                await getattr(site.clients, method)(b"", Late(left_s))
+            assert site.clients.operations == 0
+
+    run(test)
+
+
 def test_a_stopping_node_refuses_unary_calls_too() -> None:
     async def test() -> None:
         async with Site(ALONE) as site:
