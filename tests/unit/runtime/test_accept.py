@@ -54,10 +54,13 @@ async def heard(talk: Talk) -> peer_pb2.PeerFrame:
 
 async def linked(site: Site, kind: str = "Link", **changes: Any) -> Talk:
     """Open a stream and say hello on it."""
+    before = site.peers._streams.get((2, kind))
     talk = site.open(f"Peer/{kind}")
     await talk.say(hello(**changes))
     answer = await heard(talk)
     assert not answer.hello.refused, answer.hello.reason
+    while site.peers._streams.get((2, kind)) is before:
+        await turns()
     return talk
 
 
