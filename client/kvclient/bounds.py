@@ -42,6 +42,9 @@ class Bounds:
     """Keys and values in one message; a larger operation travels alone."""
     flush_ms: float = 4.0
     """Longest wait of an operation for company. Higher: larger messages, later answers."""
+    flush_ms_each: float = 0.05
+    """The wait is this for each operation in flight on the stream, if that is longer: among many an
+    operation waits for its turn anyway, and messages cost more than operations."""
     silence_ms: float = 200.0
     """A node that owes answers and says nothing for so long is suspected."""
     reset_ms: float = 2_000.0

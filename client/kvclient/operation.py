@@ -230,7 +230,9 @@ class Lane:
             return None
         if len(self.outbox) >= len(self.unanswered):
             return 0.0
-        return max(0.0, self.queued_at + self._bounds.flush_ms / 1000 - now)
+        in_flight = len(self.outbox) + len(self.unanswered)
+        wait_ms = max(self._bounds.flush_ms, self._bounds.flush_ms_each * in_flight)
+        return max(0.0, self.queued_at + wait_ms / 1000 - now)
 
     def take(self) -> list[Operation]:
         """Return the operations of the next frame; they are unanswered from now on."""

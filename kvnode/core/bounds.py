@@ -26,6 +26,9 @@ coordinated a write of the key, so a longer context is forged or broken, not mer
 SIBLINGS_MAX = 128
 """Survivors of one key. Only explicit contexts that never cover anything come near it."""
 
+RECORD_BYTES_MAX = 32 << 20
+"""Values of all siblings together: a record travels whole, in one message."""
+
 VOTES_MAX = 1_024
 
 WATERMARK_ENTRIES_MAX = 512
@@ -113,6 +116,14 @@ class Limits:
         high=1 << 20,
         doc="Unanswered operations of one client stream; beyond it that client gets Overloaded.",
     )
+    client_bytes: int = _limit(
+        128 << 20,
+        unit="bytes",
+        low=1 << 20,
+        high=1 << 40,
+        doc="Frames of one client stream that are not answered yet; beyond it that client gets "
+        "Overloaded. Counted by the frame, and given back as its operations are answered.",
+    )
     client_streams: int = _limit(
         1_024,
         unit="streams",
@@ -154,8 +165,9 @@ class Limits:
         unit="ms",
         low=0,
         high=100,
-        doc="How long an operation may wait in an outbox for company. It leaves at once when the "
-        "outbox holds half of all that is in flight on the stream.",
+        doc="How long an operation may wait in an outbox for company, or 0.05 ms for each one in "
+        "flight on the stream if that is longer. It leaves at once when the outbox holds half of "
+        "all that is in flight.",
     )
     heartbeat_ms: int = _limit(
         200,

@@ -26,7 +26,12 @@ from typing import NamedTuple, NewType
 
 import mmh3
 
-from kvnode.core.bounds import CONTEXT_ENTRIES_MAX, SIBLINGS_MAX, VOTES_MAX
+from kvnode.core.bounds import (
+    CONTEXT_ENTRIES_MAX,
+    RECORD_BYTES_MAX,
+    SIBLINGS_MAX,
+    VOTES_MAX,
+)
 from kvnode.core.hlc import Timestamp
 from kvnode.core.keys import StorageKey
 from kvnode.core.versions import Context, Dot, Record, Version, Vote
@@ -82,12 +87,22 @@ def seal(
 
 def fits(record: Record) -> bool:
     """Say whether a record keeps within its bounds: only then can it be encoded."""
+    versions = record.versions
+    if len(versions) > 1 and sum(len(one.value) for one in versions) > RECORD_BYTES_MAX:
+        return False
     entries = len(record.context.vector) + len(record.context.dots)
     return (
-        len(record.versions) <= SIBLINGS_MAX
+        len(versions) <= SIBLINGS_MAX
         and entries <= CONTEXT_ENTRIES_MAX
         and len(record.votes) <= VOTES_MAX
     )
+
+
+def measure(record: Record) -> str:
+    """Return a record's sizes in words, for whoever is told that it does not fit."""
+    entries = len(record.context.vector) + len(record.context.dots)
+    size = sum(len(version.value) for version in record.versions)
+    return f"{len(record.versions)} siblings, {entries} context entries, {size:,} bytes"
 
 
 def encode(key: StorageKey, record: Record) -> Encoded:

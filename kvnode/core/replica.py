@@ -43,6 +43,7 @@ from kvnode.core.record import (
     encode,
     encode_lone,
     fits,
+    measure,
     read_lone,
     seal,
     verify,
@@ -348,8 +349,7 @@ class Replica:
     def _store(self, key: StorageKey, record: Record, *, siblings: int) -> Encoded:
         """Store a record where `siblings` versions were held before."""
         if not fits(record):
-            entries = len(record.context.vector) + len(record.context.dots)
-            raise TooMany(f"{len(record.versions)} siblings, {entries} context entries")
+            raise TooMany(measure(record))
         encoded = encode(key, record)
         self._keep(key, encoded)
         if is_conflict(record, self._wall_ms):

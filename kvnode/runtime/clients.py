@@ -63,6 +63,8 @@ class ClientStream:
     def __init__(self, session: SessionId, service: ClientService) -> None:
         self.session = session
         self.owed = 0
+        self.owed_bytes = 0
+        """Of frames not answered yet; an operation's part in them is taken to be the average."""
         self.owes_topology = False
         self.is_too_slow = False
         self.hearing: asyncio.Task[None] | None = None
@@ -85,6 +87,7 @@ class ClientStream:
             self.hearing.cancel()
 
     def _encode(self, results: Sequence[Result]) -> bytes:
+        self.owed_bytes -= self.owed_bytes * len(results) // max(len(results), self.owed)
         self.owed -= len(results)
         frame = self._service.encode(results)
         if self.owes_topology:
@@ -219,6 +222,7 @@ class ClientService:
         puts, more = self.edge.decode_puts(request.puts, keyspaces)
         failures += more
         stream.owed += len(gets) + len(puts) + len(failures)
+        stream.owed_bytes += len(data)
         self.operations += len(gets) + len(puts)
         if request.epoch < self.edge.topology.epoch:
             stream.owes_topology = True
@@ -237,6 +241,9 @@ class ClientService:
         limit = self.limits.operations_per_client
         if stream.owed > limit:
             return ErrorCode.OVERLOADED, f"more than {limit:,} operations of this client in flight"
+        if stream.owed_bytes > self.limits.client_bytes:
+            text = f"more than {self.limits.client_bytes:,} bytes of this client in flight"
+            return ErrorCode.OVERLOADED, text
         return None
 
     # ---- unary ---------------------------------------------------------------------------

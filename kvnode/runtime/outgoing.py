@@ -2,7 +2,8 @@
 
 A frame costs far more than an operation, so operations wait for company, but not for long: the
 outbox is flushed when it holds half of all that is in flight on the stream, or after a few
-milliseconds. Alone, an operation leaves at once; under load frames grow by themselves.
+milliseconds (more where more is in flight). Alone, an operation leaves at once; under load frames
+grow by themselves.
 
 Laws: order is kept; one frame is written at a time; a frame holds at most the operations and bytes
 that the limits allow, a larger message travels alone. What is queued is bounded by its owner, who
@@ -18,6 +19,10 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from kvnode.core.bounds import Limits
+
+_WAIT_MS_EACH = 0.05
+"""Among n in flight an operation waits for its turn anyway, so it may wait for company n times as
+long as it costs (measured: a sixth more mixed operations at 1,024 in flight than with 4 ms)."""
 
 MessageT = TypeVar("MessageT")
 
@@ -113,7 +118,8 @@ class Outgoing(Generic[MessageT]):
         if 2 * len(self._queue) >= self._owed() or self._bytes >= self._limits.frame_bytes:
             self.flush()
         elif self._timer is None:
-            self._timer = self._loop.call_later(self._limits.flush_after_ms / 1_000, self.flush)
+            wait_ms = max(self._limits.flush_after_ms, _WAIT_MS_EACH * self._owed())
+            self._timer = self._loop.call_later(wait_ms / 1_000, self.flush)
 
     def flush(self) -> None:
         """Write what is queued as soon as the stream takes it."""

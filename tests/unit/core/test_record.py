@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from kvnode.core.bounds import CONTEXT_ENTRIES_MAX, SIBLINGS_MAX, VOTES_MAX
+from kvnode.core.bounds import CONTEXT_ENTRIES_MAX, RECORD_BYTES_MAX, SIBLINGS_MAX, VOTES_MAX
 from kvnode.core.keys import encode_key
 from kvnode.core.record import (
     FORMAT,
@@ -248,6 +248,13 @@ def test_a_record_fits_up_to_each_bound_and_not_beyond(make: object, most: int) 
     assert not fits(beyond)
     with pytest.raises(AssertionError):
         encode(KEY, beyond)
+
+
+def test_siblings_fit_up_to_what_one_message_can_carry() -> None:
+    half = RECORD_BYTES_MAX // 2
+    within = record(version("a1", bytes(half)), version("b1", bytes(half)))
+    beyond = record(version("a1", bytes(half)), version("b1", bytes(half + 1)))
+    assert (fits(within), fits(beyond)) == (True, False)
 
 
 @pytest.mark.parametrize("seen", [context(), context("a1"), context("b2", "a1", single=("c3",))])

@@ -166,6 +166,25 @@ def test_beyond_what_a_client_may_have_in_flight_it_is_refused_at_once() -> None
     run(test)
 
 
+def test_beyond_the_bytes_that_a_client_may_have_in_flight_it_is_refused_until_answered() -> None:
+    async def test() -> None:
+        async with Site(ALONE, client_bytes=1 << 20) as site:
+            talk = site.open("KV/Pipeline")
+            large = bytes(600_000)
+            await talk.say(frame(puts=1, value=large))
+            answer = await asked(talk, frame(puts=1, value=large))
+            assert [failure.code for failure in answer.failures] == [kv_pb2.OVERLOADED]
+            assert answer.failures[0].message == (
+                "more than 1,048,576 bytes of this client in flight"
+            )
+            site.sync()
+            assert list((await heard(talk)).puts.id) == [101]
+            auto_sync(site)
+            assert list((await asked(talk, frame(puts=1, value=large))).puts.id) == [101]
+
+    run(test)
+
+
 def test_one_stream_more_than_are_served_is_refused() -> None:
     async def test() -> None:
         async with Site(ALONE, client_streams=1) as site:
