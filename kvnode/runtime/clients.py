@@ -87,7 +87,7 @@ class ClientStream:
             self.hearing.cancel()
 
     def _encode(self, results: Sequence[Result]) -> bytes:
-        self.owed_bytes -= self.owed_bytes * len(results) // max(len(results), self.owed)
+        self.owed_bytes -= self.owed_bytes * len(results) // max(1, len(results), self.owed)
         self.owed -= len(results)
         frame = self._service.encode(results)
         if self.owes_topology:

@@ -258,7 +258,7 @@ def test_what_a_node_cannot_be_is_refused_in_one_line(cluster: Cluster, tmp_path
     fresh = tmp_path / "fresh"
     assert "n9" in refused(cluster, fresh, node="n9")
     port = cluster.local.nodes["n1"].port
-    assert f"127.0.0.1:{port} cannot be listened on" in refused(cluster, fresh)
+    assert f"127.0.0.1:{port + 1_000} (metrics and health) cannot" in refused(cluster, fresh)
     assert "--insecure" in refused(cluster, fresh, listen="0.0.0.0:1")
 
 
