@@ -3,7 +3,7 @@
 Decides when that thread runs and how calls get into it. Laws: it runs while at least one client is
 open; many submissions cost one wake-up; after a fork nothing waits for a thread that is not there.
 Tests: tests/unit/client/test_thread.py.
-Source: DESIGN.md, section 6 ("safe to use from threads; after a fork it says so rather than hang").
+Source: design, section 6 ("safe to use from threads; after a fork it says so rather than hang").
 Left out: AsyncClient, which lives in its caller's loop.
 """
 

@@ -4,11 +4,11 @@ Decides nothing about requests: makes them, waits for them and gives the answers
 cancelled call leaves nothing behind here (a put may have left: it is uncertain); all views share
 one connection.
 Tests: tests/unit/client/test_aio.py.
-Source: DESIGN.md, section 6.
+Source: design, section 6.
 Left out: item access, which cannot be awaited.
 """
 
-# ruff: noqa: ASYNC109 -- a time-out on every call is part of the interface (DESIGN.md, section 6)
+# ruff: noqa: ASYNC109 -- a time-out on every call is part of the interface (design, section 6)
 from __future__ import annotations
 
 import asyncio

@@ -4,7 +4,7 @@ Decides when a batch is complete and whether it failed in part. Laws: results ar
 the request; a batch never has more under way than its bounds allow, and always something until it
 is done.
 Tests: tests/unit/client/test_api.py and test_aio.py.
-Source: DESIGN.md, section 6.
+Source: design, section 6.
 Left out: waiting, which differs between Client and AsyncClient.
 """
 

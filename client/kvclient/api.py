@@ -4,7 +4,7 @@ Decides nothing about requests: makes them, waits for them and gives the answers
 returns or raises, whatever becomes of the thread behind it; `close` is quiet, idempotent, and
 happens by itself when the program ends.
 Tests: tests/unit/client/test_api.py.
-Source: DESIGN.md, section 6.
+Source: design, section 6.
 Left out: coroutines; see AsyncClient.
 
 Cost: a call wakes the shared thread and is woken by it, about 0.1 ms; from many threads at once

@@ -3,7 +3,7 @@
 Decides how much a client may hold, send and wait for. A bound that is met is answered at once with
 a typed error or with waiting that has its own bound; nothing grows without limit.
 Tests: tests/unit/client/test_engine.py (those of the engine).
-Source: DESIGN.md, sections 3 ("Edges") and 4 (the coalescing rule).
+Source: design, sections 3 ("Edges") and 4 (the coalescing rule).
 Left out: what a node refuses by itself (values over its limit, its own queues).
 """
 

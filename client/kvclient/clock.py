@@ -3,7 +3,7 @@
 Decides what a write is stamped with. Laws: two ticks are never equal and never go back; a tick is
 above everything observed; between observations time passes as the monotonic clock says.
 Tests: tests/unit/client/test_clock.py.
-Source: Kulkarni et al., "Logical Physical Clocks" (2014); DESIGN.md, section 2.2.
+Source: Kulkarni et al., "Logical Physical Clocks" (2014); design, section 2.2.
 Left out: refusing a cluster whose clock runs away; nodes do that (`max_skew`).
 """
 

@@ -4,7 +4,7 @@ Carries out what the engine decides, in one event loop. Laws: `connect` answers 
 naming what was tried; a newer topology is followed, an older one ignored; `close` leaves nothing
 behind.
 Tests: tests/unit/client/test_api.py and test_aio.py.
-Source: DESIGN.md, sections 2.9 and 6.
+Source: design, sections 2.9 and 6.
 Left out: threads (`_thread`) and what users touch (`api`).
 """
 

@@ -5,7 +5,7 @@ finishes operations. Laws: each operation is finished exactly once, by its deadl
 a put share one write id and one stamp, unless it is redone above a newer version; `pending` holds
 exactly the unfinished operations.
 Tests: tests/unit/client/test_engine.py.
-Source: DESIGN.md, sections 2.2, 2.3 and 2.10.
+Source: design, sections 2.2, 2.3 and 2.10.
 Left out: frames and sockets (`codec`, `stream`), discovery (`cluster`).
 
     submit --choose--> queued on a lane --frame--> unanswered --answer--> finished

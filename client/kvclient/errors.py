@@ -3,7 +3,7 @@
 Decides the type, the outcome and the advice of every failure. Laws: `not applied` is said only of
 what certainly had no effect; everything else about a write is `uncertain`.
 Tests: tests/unit/client/test_errors.py.
-Source: DESIGN.md, sections 2.3 and 6 (the table).
+Source: design, sections 2.3 and 6 (the table).
 Left out: `TypeError` for arguments of a wrong type and `RuntimeError` for a client that is closed
 or was taken through a fork: those are the program's mistakes, not the store's answers.
 """

@@ -4,7 +4,7 @@ Decides when a frame leaves and what is in it; the stream only carries that out.
 is in at most one outbox; `unanswered` holds only what left and is not finished; a frame keeps its
 bounds.
 Tests: tests/unit/client/test_lane.py.
-Source: DESIGN.md, section 4 (the rule in bold: flush when the outbox holds half of all in flight).
+Source: design, section 4 (the rule in bold: flush when the outbox holds half of all in flight).
 Left out: what an answer leads to (`engine`), and sockets (`stream`).
 
 Not frozen dataclasses: these are the hot path, measured at about 1 us to make.

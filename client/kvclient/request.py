@@ -3,7 +3,7 @@
 Decides what is refused before anything is sent, in the words in which a node would refuse it. Laws:
 an operation made here fits the wire; wrong types are TypeError, wrong values InvalidRequest.
 Tests: tests/unit/client/test_request.py.
-Source: DESIGN.md, sections 2.1 and 6.
+Source: design, sections 2.1 and 6.
 Left out: limits that only nodes know (of values), and unknown keyspaces.
 
 Keys are str (as UTF-8) or bytes. Values are bytes, bytearray or memoryview; the latter two are

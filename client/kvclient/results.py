@@ -2,7 +2,7 @@
 
 Decides how an answer looks to a user; nothing here acts.
 Tests: tests/unit/client/test_codec.py (made from messages there).
-Source: DESIGN.md, sections 2.4, 2.5 and 6.
+Source: design, sections 2.4, 2.5 and 6.
 Left out: failures, which are in `errors`.
 """
 

@@ -4,7 +4,7 @@ Decides for one operation; pure. Laws: a write is `not applied` only if no attem
 effect; no attempt begins after the deadline; retries after `Overloaded` stay within a share of all
 work.
 Tests: tests/unit/client/test_retry.py.
-Source: DESIGN.md, sections 2.3 and 6; Brooker, "Exponential Backoff And Jitter" (2015).
+Source: design, sections 2.3 and 6; Brooker, "Exponential Backoff And Jitter" (2015).
 Left out: which node is asked next (`routing`).
 """
 

@@ -3,7 +3,7 @@
 Decides the node for each attempt. Laws: an owner that is ready comes before any other node; a node
 that refused this attempt, or still owes it an answer, is not asked again before the others were.
 Tests: tests/unit/client/test_routing.py.
-Source: DeCandia et al., "Dynamo" (2007), section 4.5 (partition-aware clients); DESIGN.md, 2.1 and
+Source: DeCandia et al., "Dynamo" (2007), section 4.5 (partition-aware clients); design, 2.1 and
 2.9.
 Left out: computing ownership; the topology names each partition's nodes in order.
 """

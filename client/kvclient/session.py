@@ -4,7 +4,7 @@ Decides which context and which watermark travel with an operation. Laws: a cont
 only into a watermark that covers it, or is counted in `forgotten`; what is remembered of a key
 never shrinks; an export and its resumption send the same bytes.
 Tests: tests/unit/client/test_session.py.
-Source: Terry et al., "Session Guarantees for Weakly Consistent Replicated Data" (1994); DESIGN.md,
+Source: Terry et al., "Session Guarantees for Weakly Consistent Replicated Data" (1994); design,
 2.10.
 Left out: checking a context's MAC (nodes do), and judging whether an answer covers what was sent
 (nodes keep asking until it does).

@@ -3,7 +3,7 @@
 Carries out what a lane and the engine decide. Laws: at most one write is in progress; a stream that
 ends for whatever reason is reported to the engine exactly once; `close` leaves no task behind.
 Tests: tests/unit/client/test_api.py and test_aio.py.
-Source: DESIGN.md, sections 3 ("Wire") and 4.
+Source: design, sections 3 ("Wire") and 4.
 Left out: TLS and authentication, which come later.
 """
 

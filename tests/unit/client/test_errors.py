@@ -1,4 +1,4 @@
-"""The table of errors in DESIGN.md, section 6."""
+"""The table of errors in design, section 6."""
 
 from __future__ import annotations
 
