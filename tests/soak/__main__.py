@@ -69,12 +69,14 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description="Full figures.")
     names = {job.name: job for job in JOBS}
     parser.add_argument("job", nargs="*", help=f"one of: {', '.join(names)}")
-    chosen = parser.parse_args(words).job or list(names)
+    parser.add_argument("--runs", type=int, help="runs of each job, instead of its own number")
+    asked = parser.parse_args(words)
+    chosen = asked.job or list(names)
     if unknown := [name for name in chosen if name not in names]:
         parser.error(f"no job {unknown[0]!r}; there are {', '.join(names)}")
     rows = []
     for name in chosen:
-        for number in range(names[name].runs):
+        for number in range(asked.runs or names[name].runs):
             seed = (tree_seed(ROOT) + number) % (1 << 32)
             said, took_s = run(names[name], seed)
             today = time.strftime("%Y-%m-%d")

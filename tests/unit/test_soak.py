@@ -34,6 +34,15 @@ def test_a_job_that_fails_fails_the_soak(
     assert "FAILED: 1 failed" in said
 
 
+def test_a_job_runs_as_often_as_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(soak, "JOBS", (job(tmp_path, GOOD),))
+    assert soak.main(["planted", "--runs", "2"]) == 0
+    table = capsys.readouterr().out.partition("| date |")[2]
+    assert table.count("| planted |") == 2
+
+
 def test_an_unknown_job_is_refused_with_those_there_are(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
