@@ -29,7 +29,7 @@ _SOON_S = 2.0
 """Where all nodes die, the writes under way may as well give up."""
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(scaled(180, soak=1_800))
 def test_a_kill_under_load_loses_nothing_that_was_acknowledged(cluster: Cluster) -> None:
     chance = random.Random(seeds.derive(seeds.run_seed(), "kills"))
     nodes = cluster()
