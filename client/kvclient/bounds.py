@@ -40,6 +40,9 @@ class Bounds:
     """Operations in one message."""
     frame_bytes: int = MIB
     """Keys and values in one message; a larger operation travels alone."""
+    last_attempt_ms: float = 20.0
+    """A put that is certainly nowhere is not sent again within its last so many milliseconds: an
+    answer that comes too late would only make it uncertain."""
     flush_ms: float = 4.0
     """Longest wait of an operation for company. Higher: larger messages, later answers."""
     flush_ms_each: float = 0.05

@@ -7,7 +7,6 @@ exactly the unfinished operations.
 Tests: tests/unit/client/test_engine.py.
 Source: design, sections 2.2, 2.3 and 2.10.
 Left out: frames and sockets (`codec`, `stream`), discovery (`cluster`).
-
     submit --choose--> queued on a lane --frame--> unanswered --answer--> finished
               ^              |                        |  |
               |              |  lane broken or silent |  '--refused--> finished, or after a wait
@@ -32,6 +31,7 @@ from kvclient.retry import (
     Code,
     Refusal,
     backoff_s,
+    comes_too_late,
     error_at_deadline,
     error_now,
 )
@@ -317,13 +317,13 @@ class Engine:
             return
         topology = self.router.topology
         settings = topology.keyspaces.get(operation.keyspace) if topology else None
-        ttl_ms = operation.ttl_ms or (settings.ttl_ms if settings else 0)
-        if ttl_ms:
+        if ttl_ms := operation.ttl_ms or (settings.ttl_ms if settings else 0):
             operation.expires_ms = ms_of_hlc(operation.timestamp) + ttl_ms
 
     def _attempt(self, operation: Operation, now: float) -> None:
-        lane = self.router.choose(operation)
-        if lane is None:
+        if comes_too_late(operation, now, self._bounds):
+            return
+        if (lane := self.router.choose(operation)) is None:
             self._retry_later(operation, 0.0, now)
         else:
             self._send(operation, lane, now)
@@ -341,8 +341,8 @@ class Engine:
 
     def _retry_later(self, operation: Operation, at_least_s: float, now: float) -> None:
         self.metrics.retries += 1
-        wait_s = at_least_s + backoff_s(operation.attempts, self._rng, self._bounds)
-        heappush(self._waiting, (now + wait_s, operation.id, operation))
+        at = now + at_least_s + backoff_s(operation.attempts, self._rng, self._bounds)
+        heappush(self._waiting, (at, operation.id, operation))
         self._set_alarm()
 
     def _restamp(self, operation: Operation, now: float) -> None:

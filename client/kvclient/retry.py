@@ -116,6 +116,13 @@ def error_now(
     return None
 
 
+def comes_too_late(operation: Operation, now: float, bounds: Bounds) -> bool:
+    """Say whether to send a put again could only turn `not applied` into `uncertain`."""
+    if not operation.attempts or not operation.is_put or operation.may_have_applied:
+        return False
+    return operation.deadline - now < bounds.last_attempt_ms / 1000
+
+
 def error_at_deadline(operation: Operation) -> KVError:
     """Return what the caller may conclude when time is up."""
     refusal: Refusal | None = operation.failure

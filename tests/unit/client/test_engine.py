@@ -230,6 +230,22 @@ def test_a_put_whose_earlier_attempt_was_certainly_not_applied_is_restamped(benc
     assert bench.engine.metrics.restamps == 1
 
 
+def test_a_put_that_is_nowhere_is_not_sent_again_when_no_answer_could_come_in_time(
+    bench: Bench,
+) -> None:
+    operation = bench.put(timeout_s=0.1)
+    first = bench.lanes[0]
+    first.take()
+    bench.advance(0.085, heard=(first,))
+    del first.unanswered[operation.id]
+    bench.engine.on_refusal(first, operation, Refusal(Code.UNAVAILABLE, "no"), bench.now)
+    bench.advance(0.014)
+    assert [lane.outbox for lane in bench.lanes] == [[]] * len(bench.lanes)
+    assert not operation.is_done
+    bench.advance(0.01)
+    assert type(operation.error) is Unavailable
+
+
 def test_a_sessions_context_travels_with_the_next_operation_on_the_key() -> None:
     bench = Bench(session=Session())
     operation = bench.put()
