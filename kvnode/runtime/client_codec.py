@@ -75,11 +75,6 @@ def encode_sibling(sibling: SiblingReport, *, with_value: bool = True) -> kv_pb2
     )
 
 
-def failure_of(result: Result) -> Failure | None:
-    """Return the result if it is a failure."""
-    return result if isinstance(result, Failure) else None
-
-
 def _fill_gets(
     columns: kv_pb2.GetResults, gets: Sequence[GetResult], edge: Edge, explain_bytes: int
 ) -> None:

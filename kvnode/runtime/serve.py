@@ -37,9 +37,6 @@ _SWITCH_INTERVAL_S = 0.0003
 """The storage thread gets the interpreter back this soon after a sync (measured: 307 us a flush
 through it, against 217 us for the bare call)."""
 
-_GC_THRESHOLDS = (100_000, 50, 100)
-"""Nothing on the hot path is in a cycle, so what the collector looks through is in flight and alive
-(measured with it off: 13 % more puts a second at 1,024 in flight)."""
 _GRPC_EXPERIMENTS = "-event_engine_client,-event_engine_listener"
 """gRPC's older poller wakes fewer threads: docs/decisions/0007-grpc-poller.md has the figures."""
 
@@ -106,7 +103,6 @@ def _serve(
     )
     gc.collect()
     gc.freeze()  # modules and settings never die: keep the collector off them
-    gc.set_threshold(*_GC_THRESHOLDS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_until_told(server))
 
