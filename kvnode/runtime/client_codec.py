@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from kvnode.core.messages import Detail, Failure, GetResult, PutResult, Result, SiblingReport
+from kvnode.core.messages import Detail, GetResult, PutResult, Result, SiblingReport
 from kvnode.runtime.edge import Edge, encode_failure, name_node, pack_nodes
 from kvproto import kv_pb2
 
