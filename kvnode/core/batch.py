@@ -25,6 +25,14 @@ class Family(IntEnum):
     """Small facts about this node: incarnations, peers' start numbers, stop markers."""
     CONFLICTS = 3
     """Storage keys of records whose survivors differ in value: the open conflicts."""
+    HINTS = 4
+    """Records that wait for an absent owner, by (owner, storage key): see kvnode.core.hints."""
+    GRAVES = 5
+    """Storage keys of records all of whose versions are tombstones: what may be reaped one day."""
+    TREES = 6
+    """What the hash trees need to survive a restart: see kvnode.core.trees."""
+    CONFLICT_LOG = 7
+    """Versions that lost a settled conflict, by time: see kvnode.core.settling."""
 
 
 class WriteBatch:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple, NewType
 
+from kvnode.core.batch import Family
 from kvnode.core.keys import StorageKey
 from kvnode.core.record import Encoded
 from kvnode.core.topology import Keyspace, Topology
@@ -243,6 +244,22 @@ PeerMessage = (
 """Between nodes. A ClientPut is one that is forwarded; PutResult and Failure answer it."""
 
 
+# ---- to the local store ---------------------------------------------------------------------
+
+
+class Scan(NamedTuple):
+    """Read a slice of a range of the local store; `Scanned` answers it in a later turn.
+
+    What comes back is of the instant of the scan: turns may have changed it since.
+    """
+
+    id: int
+    family: Family
+    start: bytes
+    end: bytes | None
+    limit: int
+
+
 # ---- events ---------------------------------------------------------------------------------
 
 
@@ -305,6 +322,15 @@ class SyncedUpTo:
 
 
 @dataclass(slots=True)
+class Scanned:
+    """A slice that was asked for: fewer pairs than its limit mean that the range ends there.
+    None: something in it cannot be read."""
+
+    id: int
+    pairs: list[tuple[bytes, bytes]] | None
+
+
+@dataclass(slots=True)
 class TopologyChanged:
     """A newer topology is in force."""
 
@@ -319,6 +345,7 @@ Event = (
     | PeerDown
     | PeerClock
     | SyncedUpTo
+    | Scanned
     | TopologyChanged
 )
 
@@ -330,6 +357,7 @@ class Outbox:
     peers: dict[NodeNumber, list[PeerMessage]] = field(default_factory=dict)
     clients: dict[SessionId, list[Result]] = field(default_factory=dict)
     held_peers: dict[NodeNumber, list[PeerMessage]] = field(default_factory=dict)
+    scans: list[Scan] = field(default_factory=list)
 
     def send(self, node: NodeNumber, message: PeerMessage, *, durable: bool = False) -> None:
         """Queue a message; `durable`: it may leave only after the log is synced up to here."""

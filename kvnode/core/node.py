@@ -1,10 +1,11 @@
 """A node's mind: one turn takes a batch of events and says what must be done.
 
-    plan(events)                     -> the keys whose records the turn must see
-    apply(events, records, now, ...) -> one write batch, and messages by destination
+    plan(events)                     -> the keys whose records (and hints) the turn must see
+    apply(events, records, now, ...) -> one write batch, messages by destination, and scans
 
 The driver (the runtime, or a simulator) fetches the records with one multi-get, applies the
-batch, sends what may leave at once, and sends what is `held` once the log is durable. Messages to
+batch, sends what may leave at once, sends what is `held` once the log is durable, and answers
+each scan with an event. Messages to
 this node itself come back as events, so the local replica is a replica like any other.
 
 Laws: nothing here acts; the same events, records and instants give the same result; turns are
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from kvnode.core.batch import WriteBatch
 from kvnode.core.bounds import Limits
@@ -35,12 +36,21 @@ from kvnode.core.messages import (
     PeerReplies,
     PeerRequests,
     PeerUp,
+    Scanned,
     Status,
     SyncedUpTo,
     TopologyChanged,
 )
 from kvnode.core.replica import Replica
 from kvnode.core.topology import Topology
+
+
+class Needs(NamedTuple):
+    """The keys that a turn must see, each once."""
+
+    records: list[StorageKey]
+    hints: list[bytes]
+    """Keys of Family.HINTS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +98,12 @@ class Node:
         """The topology in force."""
         return self.replica.topology
 
-    def plan(self, events: Sequence[Event]) -> list[StorageKey]:
-        """Return the keys that the turn must see, each once."""
+    def next_wake(self) -> Instant | None:
+        """Return the earliest instant at which a turn without events has something to do."""
+        return self.coordinator.next_wake()
+
+    def plan(self, events: Sequence[Event]) -> Needs:
+        """Return the keys that the turn must see."""
         keys: dict[StorageKey, None] = {}
         owns = self.coordinator.owns
         for event in events:
@@ -100,14 +114,15 @@ class Node:
             elif isinstance(event, ClientOps):
                 keys.update((get.key, None) for get in event.gets if owns(get.key, get.keyspace.n))
                 keys.update((put.key, None) for put in event.puts if owns(put.key, put.keyspace.n))
-        return list(keys)
+        return Needs(list(keys), [])
 
     def apply(
         self,
         events: Sequence[Event],
         records: Mapping[StorageKey, bytes | None],
         *,
-        unreadable: Set[StorageKey],
+        hints: Mapping[bytes, bytes | None],
+        unreadable: Set[bytes],
         now: Instant,
         wall_ms: int,
     ) -> Turn:
@@ -116,6 +131,7 @@ class Node:
         Args:
             events: what happened, in order.
             records: what is stored under each planned key.
+            hints: what Family.HINTS holds under each planned key.
             unreadable: planned keys whose read failed: never taken for absent.
             now: monotonic microseconds.
             wall_ms: physical time, ms since 1970.
@@ -147,6 +163,8 @@ class Node:
             case PeerClock(node, ahead_ms):
                 self._ahead_ms[node] = ahead_ms
                 self._judge_clock()
+            case Scanned():
+                pass  # nothing asks for a scan yet
             case TopologyChanged(topology):
                 self.replica.follow(topology)
             case _:

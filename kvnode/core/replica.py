@@ -121,7 +121,7 @@ class Replica:
         self._wall_ms = 0
         self._counters: dict[Partition, int] = {}
         self._records: dict[StorageKey, bytes | None] = {}
-        self._unreadable: Set[StorageKey] = frozenset()
+        self._unreadable: Set[bytes] = frozenset()
         self._batch = WriteBatch()
         self._unsynced = Unsynced()
 
@@ -136,7 +136,7 @@ class Replica:
         )
 
     def begin(
-        self, records: Mapping[StorageKey, bytes | None], unreadable: Set[StorageKey], wall_ms: int
+        self, records: Mapping[StorageKey, bytes | None], unreadable: Set[bytes], wall_ms: int
     ) -> None:
         """Start a turn with the records that it needs, at a physical instant."""
         self.turn += 1

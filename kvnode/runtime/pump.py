@@ -13,13 +13,11 @@ Tests: tests/unit/runtime/test_pump.py. Source: design, section 3.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from kvnode.core.batch import Family
-from kvnode.core.keys import StorageKey
 from kvnode.core.messages import (
     ClientPut,
     Event,
@@ -35,19 +33,27 @@ from kvnode.core.messages import (
     ReplicaWrite,
     ReplicaWriteReply,
     Result,
+    Scan,
+    Scanned,
     SessionId,
     Status,
     SyncedUpTo,
 )
 from kvnode.core.node import Node, Turn
+from kvnode.runtime.clock import now_us as now_us
+from kvnode.runtime.clock import wall_ms as wall_ms
 from kvnode.storage.port import (
     Engine,
     Position,
     ReadFailure,
+    StorageDamaged,
     StorageFull,
     StorageStalled,
 )
 
+Key = TypeVar("Key", bound=bytes)
+
+_NONE: frozenset[bytes] = frozenset()
 _STALL_RETRY_S = 0.002
 _FULL_RETRY_S = 0.05
 
@@ -60,16 +66,6 @@ class Post(Protocol):
 
     def to_client(self, session: SessionId, results: list[Result]) -> None:
         """Answer a client; if it is gone the answers are dropped."""
-
-
-def now_us() -> Instant:
-    """Return the monotonic instant."""
-    return Instant(time.monotonic_ns() // 1_000)
-
-
-def wall_ms() -> int:
-    """Return physical time in ms since 1970."""
-    return time.time_ns() // 1_000_000
 
 
 class Pump:
@@ -161,23 +157,29 @@ class Pump:
             self._synced_turn = 0
         # In every turn: a busy node uses up the reserve within a few of them.
         self._node.replica.refuses = Status.REFUSED_FULL if self._engine.is_full else None
-        keys = self._node.plan(events)
-        records, unreadable = self._fetch(keys)
+        needs = self._node.plan(events)
+        records, unreadable = self._fetch(Family.RECORDS, needs.records)
+        hints, bad_hints = self._fetch(Family.HINTS, needs.hints)
         turn = self._node.apply(
-            events, records, unreadable=unreadable, now=now_us(), wall_ms=wall_ms()
+            events,
+            records,
+            hints=hints,
+            unreadable=unreadable | bad_hints if bad_hints else unreadable,
+            now=now_us(),
+            wall_ms=wall_ms(),
         )
         self.turns += 1
         self.events += len(events)
         self._carry_out(turn)
 
     def _fetch(
-        self, keys: list[StorageKey]
-    ) -> tuple[dict[StorageKey, bytes | None], frozenset[StorageKey]]:
+        self, family: Family, keys: list[Key]
+    ) -> tuple[dict[Key, bytes | None], frozenset[bytes]]:
         if not keys:
-            return {}, frozenset()
-        records: dict[StorageKey, bytes | None] = {}
+            return {}, _NONE
+        records: dict[Key, bytes | None] = {}
         bad = []
-        for key, found in zip(keys, self._engine.multi_get(Family.RECORDS, keys), strict=True):
+        for key, found in zip(keys, self._engine.multi_get(family, keys), strict=True):
             if isinstance(found, ReadFailure):
                 self._on_alarm(f"a record cannot be read: {found.reason}")
                 bad.append(key)
@@ -199,7 +201,19 @@ class Pump:
         self._send(turn)
         for alarm in self._node.take_alarms():
             self._on_alarm(alarm)
+        for scan in turn.out.scans:
+            self._scan(scan)
         self._rearm()
+
+    def _scan(self, scan: Scan) -> None:
+        """Read one slice; the next turn has it."""
+        try:
+            pairs = self._engine.scan(scan.family, scan.start, scan.end, scan.limit)
+        except StorageDamaged as exc:
+            self._on_alarm(f"a range cannot be read: {exc}")
+            self.submit(Scanned(scan.id, None))
+        else:
+            self.submit(Scanned(scan.id, pairs))
 
     def _wait_for_room(self, turn: Turn, why: StorageStalled | StorageFull) -> None:
         """Nothing was applied. No other turn may run before this one is written."""
@@ -248,7 +262,7 @@ class Pump:
 
     def _rearm(self) -> None:
         """Keep one timer at the core's next instant."""
-        due = self._node.coordinator.next_wake()
+        due = self._node.next_wake()
         if due is None or (self._timer is not None and self._timer_at <= due):
             return
         if self._timer is not None:

@@ -16,6 +16,7 @@ import heapq
 import itertools
 import random
 from collections.abc import Callable
+from typing import TypeVar
 
 from kvnode.core.batch import Family, WriteBatch
 from kvnode.core.bounds import Limits
@@ -40,14 +41,18 @@ from kvnode.core.messages import (
     ReplicaWrite,
     ReplicaWriteReply,
     Result,
+    Scan,
+    Scanned,
     SyncedUpTo,
 )
 from kvnode.core.node import Node
 from kvnode.core.topology import Keyspace, Member, NodeId, Topology
 from kvnode.storage.memory import MemoryEngine
-from kvnode.storage.port import ReadFailure
+from kvnode.storage.port import ReadFailure, StorageDamaged
 from tests.sim.checks import Stored, Watch, brief_context
 from tests.sim.network import Network
+
+Key = TypeVar("Key", bound=bytes)
 
 CLUSTER_KEY = b"simulated cluster key, 32 bytes."
 BIRTH_MS = 1_700_000_000_000
@@ -148,14 +153,14 @@ class Host:
         assert life is not None
         events, self._inbox = self._inbox, []
         self._is_due = False
-        keys = life.plan(events)
-        found = self.engine.multi_get(Family.RECORDS, keys)
-        failed = frozenset(k for k, v in zip(keys, found, strict=True) if self._is_failure(v))
-        records = {k: v for k, v in zip(keys, found, strict=True) if isinstance(v, bytes)}
+        needs = life.plan(events)
+        records, failed = self._fetch(Family.RECORDS, needs.records)
+        hints, failed_hints = self._fetch(Family.HINTS, needs.hints)
         turn = life.apply(
             events,
-            {key: records.get(key) for key in keys},
-            unreadable=failed,
+            records,
+            hints=hints,
+            unreadable=failed | failed_hints,
             now=Instant(world.now_us),
             wall_ms=world.wall_ms + self.ahead_ms,
         )
@@ -164,7 +169,23 @@ class Host:
         self._send(turn.out.peers, turn.out.held_peers)
         for session, results in turn.out.clients.items():
             world.answer(self.number, session, results)
+        for scan in turn.out.scans:
+            self.hear(Scanned(scan.id, self._scan(scan)))
         self._wake()
+
+    def _fetch(
+        self, family: Family, keys: list[Key]
+    ) -> tuple[dict[Key, bytes | None], frozenset[bytes]]:
+        found = self.engine.multi_get(family, keys)
+        failed = frozenset(k for k, v in zip(keys, found, strict=True) if self._is_failure(v))
+        records = {k: v for k, v in zip(keys, found, strict=True) if isinstance(v, bytes)}
+        return {key: records.get(key) for key in keys}, failed
+
+    def _scan(self, scan: Scan) -> list[tuple[bytes, bytes]] | None:
+        try:
+            return self.engine.scan(scan.family, scan.start, scan.end, scan.limit)
+        except StorageDamaged:
+            return None
 
     @staticmethod
     def _is_failure(found: bytes | ReadFailure | None) -> bool:
@@ -204,7 +225,7 @@ class Host:
 
     def _wake(self) -> None:
         assert self.life is not None
-        at = self.life.coordinator.next_wake()
+        at = self.life.next_wake()
         if at is not None and not self._is_due:
             self.later(max(0, at - self._world.now_us), self._turn_if_idle)
 

@@ -30,4 +30,8 @@ def test_the_numbers_of_the_families_are_part_of_the_format() -> None:
         "FLOORS": 1,
         "META": 2,
         "CONFLICTS": 3,
+        "HINTS": 4,
+        "GRAVES": 5,
+        "TREES": 6,
+        "CONFLICT_LOG": 7,
     }

@@ -69,11 +69,12 @@ class Life:
         self.unreadable: set[StorageKey] = set()
 
     def turn(self, *events: Event, now: Instant = NOW) -> Turn:
-        keys = self.node.plan(events)
+        keys = self.node.plan(events).records
         records = {key: self.store.get(key) for key in keys if key not in self.unreadable}
         turn = self.node.apply(
             events,
             records,
+            hints={},
             unreadable=self.unreadable & set(keys),
             now=now,
             wall_ms=WALL_MS,
@@ -113,7 +114,7 @@ def test_a_turn_must_see_each_key_that_it_may_touch_once() -> None:
         ops(gets=[get(key=others[2]), get()], puts=[put(key=others[3]), put()]),
         SyncedUpTo(1),
     ]
-    assert Life().node.plan(events) == [KEY, others[0], others[1], others[2], others[3]]
+    assert Life().node.plan(events).records == [KEY, others[0], others[1], others[2], others[3]]
 
 
 def test_what_clients_ask_of_keys_that_others_own_needs_no_record() -> None:
@@ -121,12 +122,12 @@ def test_what_clients_ask_of_keys_that_others_own_needs_no_record() -> None:
     owned = owned_by(life.node.topology, ME, is_owner=True)
     foreign = owned_by(life.node.topology, ME, is_owner=False)
     event = ops(gets=[get(key=owned), get(key=foreign)], puts=[put(key=foreign)])
-    assert life.node.plan([event]) == [owned]
+    assert life.node.plan([event]).records == [owned]
 
 
 def test_replies_need_no_record() -> None:
     events: list[Event] = [PeerReplies(2), PeerUp(2), PeerDown(2), PeerClock(2, 1)]
-    assert Life().node.plan(events) == []
+    assert Life().node.plan(events).records == []
 
 
 # ---- requests of peers --------------------------------------------------------------------------
@@ -309,7 +310,7 @@ def test_a_newer_topology_is_in_force_at_once() -> None:
     life.turn(TopologyChanged(grown))
     assert life.node.topology is grown
     foreign = owned_by(grown, ME, is_owner=False)
-    assert life.node.plan([ops(gets=[get(key=foreign)])]) == []
+    assert life.node.plan([ops(gets=[get(key=foreign)])]).records == []
 
 
 def test_a_key_owned_only_since_this_turn_is_written_by_an_owner_that_has_its_record() -> None:
