@@ -26,6 +26,7 @@ from pathlib import Path
 from kvnode.runtime.birth import Birth, BirthError
 from kvnode.runtime.birth import load as load_birth
 from kvnode.runtime.config import ClusterConfig, load
+from kvnode.runtime.faults import asked_for
 from kvnode.runtime.logs import begin_logging
 from kvnode.runtime.settings import ConfigError, ServeError
 from kvnode.storage.folder import DataFolder, FolderError
@@ -101,6 +102,9 @@ def _serve(
         incarnation=secrets.randbits(63) + 1,
         sync_journal=_sync_journal(),
     )
+    if (faults := asked_for()) is not None:  # by a test
+        faults.begin()
+        server.disk = faults.disk(server.disk)
     gc.collect()
     gc.freeze()  # modules and settings never die: keep the collector off them
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -48,7 +48,7 @@ from kvnode.runtime.pump import Pump, now_us
 from kvnode.runtime.settings import HTTP_PORT_OFFSET, ServeError
 from kvnode.runtime.topology_codec import decode_topology
 from kvnode.runtime.wire import server_options
-from kvnode.storage.committer import Committer
+from kvnode.storage.committer import Committer, Flushes
 from kvnode.storage.engine import RocksEngine, open_engine
 from kvnode.storage.folder import DataFolder
 from kvnode.storage.port import Position
@@ -87,6 +87,8 @@ class Server:
         self.node = node
         self.identity = identity
         self._engine = engine
+        self.disk: Flushes = engine
+        """What is asked to sync; a test may make it slow before `run`."""
         self._folder = folder
         self._limits = limits
         self._listen = listen
@@ -164,7 +166,7 @@ class Server:
             loop.call_soon_threadsafe(pump.on_synced, position)
 
         self._committer = Committer(
-            self._engine, notify, on_failure, periodic_s=self._limits.periodic_sync_ms / 1_000
+            self.disk, notify, on_failure, periodic_s=self._limits.periodic_sync_ms / 1_000
         )
         self._clients = ClientService(self.node, self._edge, pump, self._limits)
         self._peers = PeerService(self.identity, codec, pump, self._limits)

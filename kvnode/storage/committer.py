@@ -18,10 +18,18 @@ import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from threading import Thread
+from typing import Protocol
 
-from kvnode.storage.port import Engine, Position
+from kvnode.storage.port import Position
 
 _START = Position(0)
+
+
+class Flushes(Protocol):
+    """An engine, as far as it is used here."""
+
+    def flush(self) -> Position:
+        """Make all that was written durable; return up to where that is."""
 
 
 class Committer:
@@ -29,7 +37,7 @@ class Committer:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Flushes,
         notify: Callable[[Position], None],
         on_failure: Callable[[BaseException], None],
         *,

@@ -27,11 +27,13 @@ sys.meta_path.insert(0, Absent())
 begun_with = set(sys.modules)  # what .pth files of the environment load is not the client's doing
 """
 
-# Every module of the client, not only those that its __init__ needs at once.
+# Every module of the client, not only those that its __init__ needs at once; but for the plugin
+# that pytest loads, which has no use without it.
 IMPORT_ALL = """
 import kvclient
 for found in pkgutil.walk_packages(kvclient.__path__, "kvclient."):
-    importlib.import_module(found.name)
+    if found.name != "kvclient.testing.fixture":
+        importlib.import_module(found.name)
 """
 
 PRINT_FOREIGN = """

@@ -23,7 +23,9 @@ CODE = ("kvnode", "client/kvclient")
 LINES_AIM = 400
 LINES_MAX = 500
 
-LONG_MODULES: dict[str, str] = {}
+LONG_MODULES: dict[str, str] = {
+    "client/kvclient/testing/relay.py": "run by its path, without its package: one file alone",
+}
 """Modules between LINES_AIM and LINES_MAX lines, each with the reason why it is not two."""
 
 NO_TEST_NEEDED: dict[str, str] = {}
