@@ -173,6 +173,10 @@ class Hello(_message.Message):
     WALL_MS_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
+    CLAIMED_MS_FIELD_NUMBER: _builtins.int
+    FINAL_FIELD_NUMBER: _builtins.int
+    RESTORED_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     incarnation: _builtins.int
     start_number: _builtins.int
@@ -184,6 +188,14 @@ class Hello(_message.Message):
     wall_ms: _builtins.int
     refused: _builtins.bool
     reason: _builtins.str
+    place: _builtins.str
+    """where the folder is: 32 hex digits that are compared, then words"""
+    claimed_ms: _builtins.int
+    """when this life began, by the sender's clock"""
+    final: _builtins.bool
+    """of a refusal: the identity is another's, do not ask again"""
+    restored: _builtins.bool
+    """its operator says that the life known at another place is over"""
     def __init__(
         self,
         *,
@@ -195,10 +207,14 @@ class Hello(_message.Message):
         wall_ms: _builtins.int = ...,
         refused: _builtins.bool = ...,
         reason: _builtins.str = ...,
+        place: _builtins.str = ...,
+        claimed_ms: _builtins.int = ...,
+        final: _builtins.bool = ...,
+        restored: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["incarnation", b"incarnation", "known_incarnation", b"known_incarnation", "known_start", b"known_start", "node", b"node", "reason", b"reason", "refused", b"refused", "start_number", b"start_number", "wall_ms", b"wall_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claimed_ms", b"claimed_ms", "final", b"final", "incarnation", b"incarnation", "known_incarnation", b"known_incarnation", "known_start", b"known_start", "node", b"node", "place", b"place", "reason", b"reason", "refused", b"refused", "restored", b"restored", "start_number", b"start_number", "wall_ms", b"wall_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
