@@ -94,6 +94,14 @@ class Limits:
         doc="A read whose chosen replicas have not answered by then asks the others too. Lower: "
         "less tail latency, more load.",
     )
+    hedge_share: float = _limit(
+        0.05,
+        unit="share",
+        low=0,
+        high=1,
+        doc="Extra requests that reads may spend on owners that are later than usual, as a share "
+        "of all reads. Higher: less tail latency, more load. 0: wait for them.",
+    )
     conflict_wait_ms: int = _limit(
         300,
         unit="ms",
@@ -181,7 +189,17 @@ class Limits:
         unit="ms",
         low=50,
         high=60_000,
-        doc="A peer from which nothing came for this long counts as unreachable.",
+        doc="A peer from which no answer came for this long counts as unreachable; on a link that "
+        "often loses or delays frames up to 1.75 times as long.",
+    )
+    failover_ms: int = _limit(
+        200,
+        unit="ms",
+        low=10,
+        high=60_000,
+        doc="A peer that owes answers and has been silent for this long is suspected: what it owes "
+        "is asked of others at once. More on a link that is usually late, `silence_ms` at most. "
+        "Lower: short pauses cost less, and more requests are sent twice.",
     )
     reconnect_ms: int = _limit(
         200,

@@ -307,6 +307,21 @@ class PeerDown:
 
 
 @dataclass(slots=True)
+class PeerSilent:
+    """A peer owes answers and says nothing, or is about to stop: do not wait for it. What it owes
+    it may still answer."""
+
+    node: NodeNumber
+
+
+@dataclass(slots=True)
+class PeerHeard:
+    """A peer that was silent is there after all."""
+
+    node: NodeNumber
+
+
+@dataclass(slots=True)
 class PeerClock:
     """A peer's physical clock was seen to be this far ahead of ours (ms; negative: behind)."""
 
@@ -343,6 +358,8 @@ Event = (
     | PeerReplies
     | PeerUp
     | PeerDown
+    | PeerSilent
+    | PeerHeard
     | PeerClock
     | SyncedUpTo
     | Scanned

@@ -33,8 +33,10 @@ from kvnode.core.messages import (
     Outbox,
     PeerClock,
     PeerDown,
+    PeerHeard,
     PeerReplies,
     PeerRequests,
+    PeerSilent,
     PeerUp,
     Scanned,
     Status,
@@ -160,6 +162,8 @@ class Node:
                 self._ahead_ms.pop(node, None)
                 self._judge_clock()
                 self.coordinator.on_peer_down(node)
+            case PeerSilent() | PeerHeard():
+                pass  # nobody stands in yet: what a silent peer owes is waited for
             case PeerClock(node, ahead_ms):
                 self._ahead_ms[node] = ahead_ms
                 self._judge_clock()
