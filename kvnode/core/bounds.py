@@ -37,6 +37,13 @@ SEEN_INTERVALS_MAX = 64
 """Runs of counters remembered above a floor, for each (partition, actor). Forgetting a run is
 safe: the floor then waits for an exchange."""
 
+TREE_RING = 8_192
+"""Entries in the ring of the hash trees' changes: one a turn. A tree's snapshot (at most 8 KiB) is
+written once in half a ring, so a longer ring writes less and takes longer to load at a start."""
+
+TREE_STEP = 64
+"""Changes for which a turn takes one more place of that ring: so its bytes are bounded."""
+
 FRAME_OPERATIONS_MAX = 4_096
 """Operations in one frame that a node accepts; its own frames hold at most `frame_operations`."""
 
@@ -116,6 +123,39 @@ class Limits:
         low=16,
         high=1 << 22,
         doc="Operations that one node coordinates at a time; beyond it clients get Overloaded.",
+    )
+    operations_running: int = _limit(
+        1_024,
+        unit="operations",
+        low=1,
+        high=1 << 20,
+        doc="Clients' operations that a node works on at a time; others wait. Higher: larger "
+        "batches, and each takes longer. Past about a thousand nothing more is done a second.",
+    )
+    operations_waiting: int = _limit(
+        32_768,
+        unit="operations",
+        low=0,
+        high=1 << 20,
+        doc="Operations that wait for their turn at a node; one client may hold half of what is "
+        "free. Beyond it they get Overloaded at once.",
+    )
+    waiting_target_ms: int = _limit(
+        500,
+        unit="ms",
+        low=1,
+        high=60_000,
+        doc="While what waits would take longer than this, for longer than this, a node lets in "
+        "only what it can begin within it. Higher: larger bursts are taken; under overload all "
+        "wait longer. Keep it well below the time-outs of clients.",
+    )
+    bulk_running: int = _limit(
+        16,
+        unit="operations",
+        low=1,
+        high=65_536,
+        doc="Writes of values above `bulk_bytes` that a node works on at a time, besides the "
+        "others; as many times 64 wait. Higher: small operations are held up for longer.",
     )
     operations_per_client: int = _limit(
         16_384,
@@ -207,6 +247,36 @@ class Limits:
         low=10,
         high=200,
         doc="Longest pause between two attempts to reach a peer.",
+    )
+    hint_bytes: int = _limit(
+        1 << 30,
+        unit="bytes",
+        low=0,
+        high=1 << 44,
+        doc="Hints that this node keeps for owners that are away. Full: it stands in for nobody, "
+        "and what the owners miss is left to anti-entropy. 0: no hints.",
+    )
+    hint_age_ms: int = _limit(
+        10_800_000,
+        unit="ms",
+        low=1_000,
+        high=1 << 40,
+        doc="After this long a hint is given up, once w owners are found to hold it.",
+    )
+    hint_rate: int = _limit(
+        2_000,
+        unit="hints/s",
+        low=1,
+        high=1_000_000,
+        doc="Hints that this node delivers in a second while it also serves clients; an idle node "
+        "delivers four times as many.",
+    )
+    hint_window: int = _limit(
+        128,
+        unit="hints",
+        low=1,
+        high=4_096,
+        doc="Hints on their way to one owner at a time; an eighth of it while clients are served.",
     )
     drain_ms: int = _limit(
         5_000,
