@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from kvnode.core.batch import Family, WriteBatch
 from kvnode.core.bounds import SEEN_INTERVALS_MAX
-from kvnode.core.floors import Floors
+from kvnode.core.floors import Floors, Seen
 from kvnode.core.keys import Partition
 from kvnode.core.versions import Dot
 
@@ -88,6 +88,29 @@ def test_a_dropped_partition_is_forgotten_alone(arrived: Arrivals) -> None:
     floors.drop(Partition(0), batch)
     assert saved(floors) == saved(after([each for each in arrived if each[0] != 0]))
     assert all(value is None for _, _, value in batch.changes)
+
+
+@given(arrivals, arrivals, arrivals)
+def test_taking_over_is_having_seen_both(first: Arrivals, second: Arrivals, more: Arrivals) -> None:
+    """In any order, and whatever comes in between: as if all dots had been here."""
+    mine, theirs = after(first), after(second)
+    reports = {p: Seen.decode(theirs.report(p)) for p in map(Partition, range(3))}
+    for partition, dot in more:
+        mine.add(partition, dot)
+    for _ in range(2):
+        for partition, report in reports.items():
+            mine.raise_to(partition, report, issuer=9)
+            mine.check()
+    both = after([*more, *second, *first])
+    assert [mine.report(p) for p in reports] == [both.report(p) for p in reports]
+
+
+@given(arrivals)
+def test_a_report_is_read_as_it_was_written(arrived: Arrivals) -> None:
+    floors = after(arrived)
+    for partition in map(Partition, range(3)):
+        seen, told = floors.seen(partition), Seen.decode(floors.report(partition))
+        assert (told.floors, told.runs) == (seen.floors, seen.runs)
 
 
 def saved(floors: Floors) -> dict[bytes, bytes]:

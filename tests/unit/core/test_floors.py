@@ -8,10 +8,10 @@ import pytest
 
 from kvnode.core.batch import Family, WriteBatch
 from kvnode.core.bounds import SEEN_INTERVALS_MAX
-from kvnode.core.floors import Floors
+from kvnode.core.floors import BadReport, Floors, Lack, Seen
 from kvnode.core.keys import Partition
 from kvnode.core.versions import Dot
-from tests.unit.core.builders import dot, dots
+from tests.unit.core.builders import context, dot, dots
 
 P, OTHER = Partition(3), Partition(4)
 
@@ -150,3 +150,101 @@ def test_a_broken_invariant_is_noticed() -> None:
     floors._above[(P, 1)] = [(2, 3)]
     with pytest.raises(AssertionError):
         floors.check()
+
+
+# ---- between owners -----------------------------------------------------------------------------
+
+NOBODY = 99
+
+
+def told(floors: Floors) -> Seen:
+    return Seen.decode(floors.report(P))
+
+
+def test_a_report_tells_what_has_been_seen() -> None:
+    floors = having_seen("a1", "a2", "a5", "b3")
+    for name in ("a1", "a2", "a3", "a5", "b1", "b3", "c1"):
+        assert told(floors).has_seen(dot(name)) is floors.has_seen(P, dot(name))
+        assert floors.seen(P).has_seen(dot(name)) is floors.has_seen(P, dot(name))
+
+
+def test_a_report_is_of_one_partition() -> None:
+    floors = having_seen("a1")
+    floors.add(OTHER, dot("b1"))
+    assert told(floors).floors == {1: 1}
+
+
+def test_digests_are_equal_if_and_only_if_the_same_was_seen() -> None:
+    digests = [
+        having_seen(*names).digest(P)
+        for names in (("a1", "b1"), ("b1", "a1"), ("a1", "b2"), ("a1", "a2", "b1"), ("a1",), ())
+    ]
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 5
+
+
+def test_a_floor_rises_to_a_peers_over_gaps_of_its_own() -> None:
+    floors = having_seen("a1", "a5", "b1")
+    floors.raise_to(P, told(having_seen("a1", "a2", "a3", "a4", "c1")), issuer=NOBODY)
+    floors.check()
+    assert (floors.floor(P, 1), floors.floor(P, 2), floors.floor(P, 3)) == (5, 1, 1)
+
+
+def test_runs_of_a_peer_fill_gaps_too() -> None:
+    floors = having_seen("a1", "a4")
+    floors.raise_to(P, told(having_seen("a3", "a7")), issuer=NOBODY)
+    floors.check()
+    assert floors.floor(P, 1) == 1
+    assert [c for c in range(1, 9) if floors.has_seen(P, Dot(1, c))] == [1, 3, 4, 7]
+
+
+def test_two_that_took_over_each_others_have_seen_the_same() -> None:
+    left, right = having_seen("a1", "a4", "b2"), having_seen("a2", "b1", "c5")
+    before = told(left)
+    left.raise_to(P, told(right), issuer=NOBODY)
+    right.raise_to(P, before, issuer=NOBODY)
+    assert left.digest(P) == right.digest(P) != having_seen("a1", "a4", "b2").digest(P)
+
+
+def test_nobody_has_seen_more_of_an_actor_than_itself() -> None:
+    floors = having_seen("a1", "b1")
+    floors.raise_to(P, told(having_seen("a1", "a2", "b1", "b2")), issuer=1)
+    assert (floors.floor(P, 1), floors.floor(P, 2)) == (1, 2)
+
+
+def test_what_was_taken_over_is_saved_once_and_only_if_it_is_new() -> None:
+    floors = having_seen("a1", "b1")
+    saved(floors)
+    floors.raise_to(P, told(having_seen("a1", "b1", "b2")), issuer=NOBODY)
+    assert len(saved(floors)) == 1
+    floors.raise_to(P, told(having_seen("a1", "b1", "b2")), issuer=NOBODY)
+    assert saved(floors) == {}
+
+
+def test_a_context_is_covered_by_floors_for_its_ranges_and_by_runs_for_single_dots() -> None:
+    seen = having_seen("a1", "a2", "a4").seen(P)
+    assert seen.lacks(context("a2")) == []
+    assert seen.lacks(context("a1", single=("a4",))) == []
+    assert seen.lacks(context("a4")) == [Lack(1, 4, 2)]
+    assert seen.lacks(context("a2", "b1", single=("a3",))) == [Lack(2, 1, 0), Lack(1, 3, 2)]
+
+
+def test_a_dropped_partition_reports_nothing() -> None:
+    floors = having_seen("a1", "b3")
+    floors.drop(P, WriteBatch())
+    assert floors.report(P) == b""
+    assert floors.digest(P) == Floors().digest(P)
+
+
+@pytest.mark.parametrize("cut", [1, 17, 19, 33])
+def test_a_report_that_is_cut_short_is_refused(cut: int) -> None:
+    with pytest.raises(BadReport):
+        Seen.decode(having_seen("a3", "b1").report(P)[:cut])
+
+
+@pytest.mark.parametrize("runs", [[(2, 3)], [(5, 4)], [(5, 6), (7, 8)]])
+def test_runs_that_cannot_be_are_refused(runs: list[tuple[int, int]]) -> None:
+    floors = having_seen("a1")
+    floors._above[(P, 1)] = runs
+    with pytest.raises(BadReport):
+        Seen.decode(floors.report(P))
