@@ -232,6 +232,10 @@ def _serve(parser: Parser) -> None:
         "--insecure", action="store_true",
         help="allow an address that other machines can reach, though nothing protects it",
     )  # fmt: skip
+    parser.add_argument(
+        "--restored", action="store_true",
+        help="this folder was restored or moved here, and its life elsewhere is over for good",
+    )  # fmt: skip
 
 
 def _status(parser: Parser) -> None:

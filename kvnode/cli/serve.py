@@ -25,6 +25,7 @@ def serve(arguments: Arguments) -> NoReturn:
         listen=arguments.listen,
         peers=dict(arguments.peer),
         insecure=arguments.insecure,
+        restored=arguments.restored,
     )
     _gone(run(options))
 

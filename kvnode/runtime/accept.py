@@ -1,7 +1,8 @@
 """The accepting side of the links: other nodes' requests come in, replies go out.
 
 Laws: the first frame is a hello; a foreign cluster is refused, and so is a second living
-incarnation of one node; a request under an older topology is refused with the newer one attached.
+incarnation of one node, and a copy of a folder that lives elsewhere (kvnode.runtime.claims); a
+request under an older topology is refused with the newer one attached.
 Tests: tests/unit/runtime/test_accept.py, tests/cluster/.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import grpc
@@ -28,6 +30,8 @@ from kvnode.core.messages import (
     Status,
 )
 from kvnode.core.record import Encoded
+from kvnode.core.topology import Member, NodeId
+from kvnode.runtime import claims
 from kvnode.runtime.conversation import Conversation
 from kvnode.runtime.identity import Identity
 from kvnode.runtime.link import BULK, LINK, payload
@@ -95,11 +99,23 @@ class Accepted:
 class PeerService:
     """`kvnode.v1.Peer`."""
 
-    def __init__(self, identity: Identity, codec: PeerCodec, pump: Pump, limits: Limits) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        codec: PeerCodec,
+        pump: Pump,
+        limits: Limits,
+        *,
+        overrides: Mapping[str, str] | None = None,
+        who_answers: Callable[[str, NodeId], Awaitable[int]] = claims.who_answers,
+    ) -> None:
+        """Serve peers; `overrides` are addresses of some, in place of the topology's."""
         self.identity = identity
         self.codec = codec
         self.limits = limits
         self._pump = pump
+        self._overrides = overrides or {}
+        self._who_answers = who_answers
         self._streams: dict[tuple[NodeNumber, str], Accepted] = {}
         self._in_flight: dict[NodeNumber, InFlight] = {}
         self.is_draining = False
@@ -196,9 +212,11 @@ class PeerService:
         assert member is not None
         is_old = frame.epoch < self.identity.topology.epoch
         reply = self.begin_frame(with_topology=is_old)
-        refusal = self._refusal(member.number, frame.hello)
+        final = await self._final_refusal(member, frame.hello)
+        refusal = final or self._refusal(member.number, frame.hello)
         if refusal:
             reply.hello.refused, reply.hello.reason = True, refusal
+            reply.hello.final = bool(final)
             await context.write(reply.SerializeToString())
             await context.abort(grpc.StatusCode.ALREADY_EXISTS, refusal)
         reply.hello.CopyFrom(self.identity.hello(frame.hello.node))
@@ -211,11 +229,26 @@ class PeerService:
         incarnation = frame.hello.incarnation
         return Accepted(member.number, incarnation, in_flight, self, is_bulk=is_bulk)
 
+    async def _final_refusal(self, member: Member, hello: peer_pb2.Hello) -> str:
+        """Return why a claimant must go for good, if another life holds its identity."""
+        known = self.identity.known_life(hello.node)
+        if member.number == self.identity.number or hello.incarnation == known.incarnation:
+            return ""
+        why = claims.judge(hello.node, known, hello)
+        is_move = claims.is_elsewhere(hello.place, known.place)
+        if not why and not is_move and not self._others(member.number, hello):
+            return ""
+        address = self._overrides.get(member.id, member.address)
+        alive = await self._who_answers(address, member.id)
+        if alive in (0, hello.incarnation):
+            return why
+        return claims.refuse_beside(hello.node, known, alive, address)
+
     def _refusal(self, number: NodeNumber, hello: peer_pb2.Hello) -> str:
-        """Two lives of one node at the same time: the later claimant is refused."""
+        """Two lives of one node at the same time, it seems: the later one may ask again."""
         if number == self.identity.number and hello.incarnation != self.identity.incarnation:
             return f"{hello.node} is this node, and it is alive"
-        others = [one for one in self._of(number) if one.incarnation != hello.incarnation]
+        others = self._others(number, hello)
         # Bulk may be silent for hours: what counts is when the peer was last heard at all.
         heard_us = max((one.heard_us for one in others), default=Instant(0))
         if not others or now_us() - heard_us > 1_000 * self.limits.silence_ms:
@@ -224,6 +257,10 @@ class PeerService:
             f"{hello.node} is alive as incarnation {others[0].incarnation:016x}: "
             "is a copy of its data folder in use?"
         )
+
+    def _others(self, number: NodeNumber, hello: peer_pb2.Hello) -> list[Accepted]:
+        """Return the streams of other lives of a peer."""
+        return [one for one in self._of(number) if one.incarnation != hello.incarnation]
 
     def _of(self, number: NodeNumber) -> list[Accepted]:
         """Return a peer's streams."""

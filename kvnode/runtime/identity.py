@@ -1,7 +1,10 @@
 """Who this node is to others, in this life: its hello, its start number, what it knows of theirs.
 
 A start number rises with every start and is remembered by every peer. A node that is told of a
-start of its own that it does not know of stands on a restored or wiped folder: it is unproven.
+start of its own that it does not know of stands on a restored or wiped folder: it is unproven. One
+that is told that another life holds its identity (kvnode.runtime.claims) gives its start number
+back and ends the node, so that a copy that is started again and again never outnumbers the life
+that it was copied from.
 Tests: tests/unit/runtime/test_identity.py. Source: design, sections 2.2 and 2.4; failures 7 and 9.
 """
 
@@ -17,11 +20,20 @@ from kvnode.core.hlc import Timestamp
 from kvnode.core.messages import TopologyChanged
 from kvnode.core.node import Node
 from kvnode.core.topology import NodeId, Topology
+from kvnode.runtime.claims import NOBODY, Life, claim_of, unpack
 from kvnode.runtime.peer_codec import BadFrame, Header
 from kvnode.runtime.proof import note_doubt
 from kvnode.runtime.pump import Pump, wall_ms
+from kvnode.runtime.settings import ServeError
 from kvnode.runtime.topology_codec import decode_topology, encode_topology
-from kvnode.storage.port import Engine, StorageFull, StorageStalled
+from kvnode.storage.port import (
+    Engine,
+    ReadFailure,
+    StorageDamaged,
+    StorageError,
+    StorageFull,
+    StorageStalled,
+)
 from kvproto import kv_pb2, peer_pb2
 
 log = logging.getLogger(__name__)
@@ -36,27 +48,46 @@ _RETRY_S = 0.05
 class Identity:
     """This node's name, number, incarnation and start number."""
 
-    def __init__(self, node: Node, node_id: NodeId, engine: Engine, incarnation: int) -> None:
+    def __init__(
+        self,
+        node: Node,
+        node_id: NodeId,
+        engine: Engine,
+        incarnation: int,
+        *,
+        place: str = "",
+        is_restored: bool = False,
+    ) -> None:
+        """Make it known; `begin_life` makes it durable. `place` is as kvnode.runtime.claims says.
+
+        With `is_restored` its operator vouches that the life known at another place is over.
+        """
         self.id = node_id
         self.number = node.number
         self.incarnation = incarnation
+        self.place = place
+        self.claimed_ms = wall_ms()
+        self._is_restored = is_restored
         self.start_number = 0
         self.follow: Callable[[], None] = lambda: None
         """Called when a newer topology is in force."""
         self.pump: Pump | None = None
         self._node = node
         self._engine = engine
-        self._peers: dict[str, tuple[int, int]] = {}
+        self._peers: dict[str, Life] = {}
+        self._start_before: bytes | None = None
         self._header = Header(node.topology.cluster_id, node.topology.epoch, 0)
 
     def begin_life(self) -> None:
         """Load what is known of starts, and make this one durable before anything is issued."""
         batch = WriteBatch()
         found = self._engine.multi_get(Family.META, [_OWN_START])[0]
-        previous = _START.unpack(found)[0] if isinstance(found, bytes) else 0
+        if isinstance(found, ReadFailure):
+            raise StorageDamaged(f"this node's start number cannot be read: {found.reason}")
+        self._start_before = found
+        previous = _START.unpack(found)[0] if found is not None else 0
         for key, value in self._engine.scan(Family.META, _PEER_START, b"peer-start0", 4_096):
-            start, incarnation = _START.unpack(value)
-            self._peers[key[len(_PEER_START) :].decode()] = (start, incarnation)
+            self._peers[key[len(_PEER_START) :].decode()] = unpack(value)
         self.start_number = previous + 1
         batch.put(Family.META, _OWN_START, _START.pack(self.start_number, self.incarnation))
         self._engine.write(batch)
@@ -69,28 +100,53 @@ class Identity:
 
     def hello(self, to: str) -> peer_pb2.Hello:
         """Return what this node says first to `to`."""
-        known_start, known_incarnation = self.known(to)
+        known = self.known_life(to)
         return peer_pb2.Hello(
             node=self.id,
             incarnation=self.incarnation,
             start_number=self.start_number,
-            known_start=known_start,
-            known_incarnation=known_incarnation,
+            known_start=known.start,
+            known_incarnation=known.incarnation,
             wall_ms=wall_ms(),
+            place=self.place,
+            claimed_ms=self.claimed_ms,
+            restored=self._is_restored,
         )
 
     def known(self, peer: str) -> tuple[int, int]:
         """Return the newest (start number, incarnation) that is known of a peer; (0, 0) if none."""
-        return self._peers.get(peer, (0, 0))
+        return self.known_life(peer)[:2]
+
+    def known_life(self, peer: str) -> Life:
+        """Return the newest life that is known of a peer."""
+        return self._peers.get(peer, NOBODY)
 
     def on_hello(self, hello: peer_pb2.Hello) -> None:
         """A peer says who it is, and what it knows of us."""
-        start, incarnation = self.known(hello.node)
-        if hello.incarnation != incarnation and hello.start_number > start:
-            self._remember(hello.node, hello.start_number, hello.incarnation)
+        known, claim = self.known_life(hello.node), claim_of(hello)
+        if hello.restored and claim.start <= known.start:
+            # The number that it will go by as soon as it hears of the one that we know.
+            claim = claim._replace(start=known.start + 1)
+        if claim.incarnation != known.incarnation and claim.start > known.start:
+            self._remember(hello.node, claim)
         knows_another = hello.known_incarnation not in (0, self.incarnation)
         if knows_another and hello.known_start >= self.start_number:
             self._admit_lost_life(hello)
+
+    def on_refused_for_good(self, why: str) -> None:
+        """Another life holds this identity: give the start number back, and end the node."""
+        batch = WriteBatch()
+        if self._start_before is None:
+            batch.delete(Family.META, _OWN_START)
+        else:
+            batch.put(Family.META, _OWN_START, self._start_before)
+        assert self.pump is not None
+        try:
+            self._engine.write(batch)
+            self._engine.flush()
+        except StorageError as exc:
+            why = f"{why} (its start number stays {self.start_number}: {exc})"
+        self.pump.fail(ServeError(why))
 
     def header(self) -> Header:
         """Return what the next frame says of this node."""
@@ -130,10 +186,10 @@ class Identity:
             self.pump.submit(TopologyChanged(topology))
         self.follow()
 
-    def _remember(self, peer: str, start: int, incarnation: int) -> None:
-        self._peers[peer] = (start, incarnation)
+    def _remember(self, peer: str, life: Life) -> None:
+        self._peers[peer] = life
         batch = WriteBatch()
-        batch.put(Family.META, _PEER_START + peer.encode(), _START.pack(start, incarnation))
+        batch.put(Family.META, _PEER_START + peer.encode(), life.pack())
         self._write(batch)
 
     def _admit_lost_life(self, hello: peer_pb2.Hello) -> None:

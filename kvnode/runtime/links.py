@@ -26,6 +26,7 @@ from kvnode.core.messages import (
     PeerUp,
 )
 from kvnode.core.topology import Member, Topology
+from kvnode.runtime.claims import judge
 from kvnode.runtime.identity import Identity
 from kvnode.runtime.link import BULK, LINK, Link, payload
 from kvnode.runtime.outgoing import InFlight
@@ -94,8 +95,12 @@ class Peer:
     def on_hello(self, frame: peer_pb2.PeerFrame) -> None:
         """The peer has answered our hello. Raises: BadFrame, if it will not have us."""
         self._links.take_topology(frame)
+        if frame.hello.refused and frame.hello.final:
+            self._identity.on_refused_for_good(frame.hello.reason)
         if frame.hello.refused:
             self._complain(frame.hello.reason)
+        if why := judge(self.id, self._identity.known_life(self.id), frame.hello):
+            self._complain(why)  # that life will hear it when it dials us
         if frame.hello.node != self.id:
             self._complain(f"{frame.hello.node!r} answers at {self.address}")
         self._refused_why = ""

@@ -52,6 +52,8 @@ class ServeOptions:
     listen: str | None = None
     peers: Mapping[str, str] = ()  # type: ignore[assignment]
     insecure: bool = False
+    restored: bool = False
+    """Its operator vouches that the life known at another place is over."""
 
 
 def run(options: ServeOptions) -> int:
@@ -101,6 +103,7 @@ def _serve(
         overrides=dict(options.peers),
         incarnation=secrets.randbits(63) + 1,
         sync_journal=_sync_journal(),
+        is_restored=options.restored,
     )
     if (faults := asked_for()) is not None:  # by a test
         faults.begin()

@@ -18,9 +18,7 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
-from kvnode.core.batch import Family
 from kvnode.core.bounds import Limits
-from kvnode.core.floors import Floors
 from kvnode.core.messages import (
     ClientPut,
     NodeNumber,
@@ -31,28 +29,25 @@ from kvnode.core.messages import (
     SessionId,
 )
 from kvnode.core.node import Node
-from kvnode.core.topology import NodeId, Topology
 from kvnode.runtime.accept import PeerService
 from kvnode.runtime.admin import ClusterService
 from kvnode.runtime.birth import Birth
 from kvnode.runtime.clients import ClientService
-from kvnode.runtime.config import ClusterConfig, topology_at_birth
+from kvnode.runtime.config import ClusterConfig
 from kvnode.runtime.edge import Edge
 from kvnode.runtime.http import HttpServer
-from kvnode.runtime.identity import TOPOLOGY, Identity
+from kvnode.runtime.identity import Identity
 from kvnode.runtime.links import Links
+from kvnode.runtime.opening import open_node
 from kvnode.runtime.peer_codec import PeerCodec
-from kvnode.runtime.proof import is_proven
 from kvnode.runtime.pulse import Pulse
 from kvnode.runtime.pump import Pump, now_us
 from kvnode.runtime.settings import HTTP_PORT_OFFSET, ServeError
-from kvnode.runtime.topology_codec import decode_topology
 from kvnode.runtime.wire import server_options
 from kvnode.storage.committer import Committer, Flushes
-from kvnode.storage.engine import RocksEngine, open_engine
+from kvnode.storage.engine import RocksEngine
 from kvnode.storage.folder import DataFolder
 from kvnode.storage.port import Position
-from kvnode.storage.rocks import Tuning
 from kvproto import kv_pb2, peer_pb2  # noqa: F401 (peer_pb2: its descriptors, for reflection)
 
 log = logging.getLogger(__name__)
@@ -65,7 +60,6 @@ _GRACE_S = 1.0
 """For unary calls that came just before the node stopped."""
 _LAST_WORDS_S = 0.1
 """For what is in the outboxes of streams."""
-_SCAN = 4_096
 _REQUESTS = (ReplicaWrite, ReplicaRead, ClientPut)
 
 
@@ -110,36 +104,24 @@ class Server:
         overrides: Mapping[str, str],
         incarnation: int,
         sync_journal: Path | None,
+        is_restored: bool = False,
     ) -> Server:
         """Open the store and begin a life. Raises: StorageError."""
-        limits = config.limits
-        tuning = Tuning(block_cache=limits.block_cache_bytes)
-        engine = open_engine(folder.store_path, tuning=tuning, sync_journal=sync_journal)
-        topology = _known_topology(engine, topology_at_birth(config, birth.cluster_id))
-        member = topology.member(node_id)
-        assert member is not None, "the command checked that the node is a member"
-        floors = Floors()
-        if engine.damage:
-            log.error("store_damaged what=%s", "; ".join(engine.damage))
-        else:
-            floors.load(_scan_all(engine, Family.FLOORS))
-        node = Node(
-            number=member.number,
-            actor=incarnation,
-            topology=topology,
-            limits=limits,
-            cluster_key=birth.key,
-            floors=floors,
+        opened = open_node(
+            node_id=node_id,
+            config=config,
+            birth=birth,
+            folder=folder,
+            incarnation=incarnation,
+            sync_journal=sync_journal,
+            is_restored=is_restored,
         )
-        identity = Identity(node, NodeId(node_id), engine, incarnation)
-        identity.begin_life()
-        node.replica.is_proven = is_proven(engine, folder, topology)
         return cls(
-            node,
-            identity,
-            engine,
+            opened.node,
+            opened.identity,
+            opened.engine,
             folder,
-            limits=limits,
+            limits=config.limits,
             birth=birth,
             listen=listen,
             overrides=overrides,
@@ -169,7 +151,9 @@ class Server:
             self.disk, notify, on_failure, periodic_s=self._limits.periodic_sync_ms / 1_000
         )
         self._clients = ClientService(self.node, self._edge, pump, self._limits)
-        self._peers = PeerService(self.identity, codec, pump, self._limits)
+        self._peers = PeerService(
+            self.identity, codec, pump, self._limits, overrides=self._overrides
+        )
         self.identity.pump = pump
         async with asyncio.TaskGroup() as tasks:
             watch = tasks.create_task(_watch(pump))
@@ -364,21 +348,3 @@ def _bind(server: grpc.aio.Server, address: str) -> None:
         raise ServeError(f"{address} cannot be listened on: is the port in use?") from exc
     if bound == 0:
         raise ServeError(f"{address} cannot be listened on: is the port in use?")
-
-
-def _known_topology(engine: RocksEngine, born: Topology) -> Topology:
-    """Return the newest topology that this node has followed; at birth, the file's."""
-    found = engine.multi_get(Family.META, [TOPOLOGY])[0]
-    if not isinstance(found, bytes):
-        return born
-    return decode_topology(kv_pb2.Topology.FromString(found))
-
-
-def _scan_all(engine: RocksEngine, family: Family) -> Iterable[tuple[bytes, bytes]]:
-    start = b""
-    while True:
-        page = engine.scan(family, start, None, _SCAN)
-        yield from page
-        if len(page) < _SCAN:
-            return
-        start = page[-1][0] + b"\x00"

@@ -160,7 +160,7 @@ def test_a_write_stuck_in_a_halted_coordinator_never_buries_what_came_later(
                 assert got.value == b"new", (name, r)
 
 
-# ---- copies and backups ------------------------------------------------------------------------
+# ---- backups ------------------------------------------------------------------------
 
 
 @contextmanager
@@ -178,35 +178,6 @@ def serving(nodes: Nodes, name: str, data: Path, port: int) -> Iterator[subproce
     )
     with finished(process):
         yield process
-
-
-def log_of(folder: Path) -> str:
-    log = folder / "node.log"
-    return log.read_text() if log.exists() else ""
-
-
-def test_a_copy_of_a_living_nodes_folder_is_refused_and_told_who_lives(
-    cluster: Cluster, tmp_path: Path
-) -> None:
-    nodes = cluster()
-    fill(nodes, "kept")
-    nodes.stop("n3")
-    shutil.copytree(nodes.node("n3").folder, tmp_path / "copy")
-    nodes.start("n3")
-    nodes.wait_linked()
-    living = f"{nodes.status('n3').incarnation:016x}"
-    (tmp_path / "copy" / "node.log").unlink()
-    port = free_base(1)
-    with serving(nodes, "n3", tmp_path / "copy", port):
-        told = f"n3 is alive as incarnation {living}"
-        until(lambda: log_of(tmp_path / "copy").count(told) >= 2, what="two refusals")
-        until(lambda: " ready " in log_of(tmp_path / "copy"), what="serving")
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            answer = call(channel, "KV/Put", kv_pb2.PutRequest(key=b"k", value=b"v"))
-        assert isinstance(answer, Refusal)
-        assert answer.code is grpc.StatusCode.UNAVAILABLE
-    assert nodes.peers_up("n3") == {"n1", "n2"}
-    check(nodes, "kept", "n3")
 
 
 def test_a_node_on_an_older_folder_is_unproven_and_its_reads_do_not_count(

@@ -31,7 +31,9 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[ServeOptions]:
 
 
 def test_every_flag_reaches_the_node(run: Run, served: list[ServeOptions]) -> None:
-    words = "--node n1 --config c.toml --data d --listen 0.0.0.0:7 --peer n2=h:1 --insecure"
+    words = (
+        "--node n1 --config c.toml --data d --listen 0.0.0.0:7 --peer n2=h:1 --insecure --restored"
+    )
     assert run("serve", *words.split()) == (0, "", "")
     assert served == [
         ServeOptions(
@@ -41,6 +43,7 @@ def test_every_flag_reaches_the_node(run: Run, served: list[ServeOptions]) -> No
             listen="0.0.0.0:7",
             peers={"n2": "h:1"},
             insecure=True,
+            restored=True,
         )
     ]
 

@@ -19,6 +19,7 @@ from kvnode.core.messages import (
     WriteKind,
 )
 from kvnode.core.record import Encoded
+from kvnode.core.topology import NodeId
 from kvnode.runtime.peer_codec import Header, PeerCodec, new_frame
 from kvnode.runtime.pump import now_us
 from kvnode.runtime.topology_codec import encode_topology
@@ -33,9 +34,11 @@ def frame(epoch: int = 1, cluster: bytes = b"c" * 16) -> peer_pb2.PeerFrame:
     return new_frame(Header(cluster, epoch, 0))
 
 
-def hello(node: str = "n2", life: int = OTHERS_LIFE, start: int = 1, epoch: int = 1) -> Any:
+def hello(
+    node: str = "n2", life: int = OTHERS_LIFE, start: int = 1, epoch: int = 1, **said: Any
+) -> Any:
     first = frame(epoch)
-    first.hello.CopyFrom(peer_pb2.Hello(node=node, incarnation=life, start_number=start))
+    first.hello.CopyFrom(peer_pb2.Hello(node=node, incarnation=life, start_number=start, **said))
     return first
 
 
@@ -202,6 +205,7 @@ def test_a_second_life_of_a_living_node_is_refused_on_either_stream() -> None:
                 answer = await heard(talk)
                 assert answer.hello.refused
                 assert f"alive as incarnation {OTHERS_LIFE:016x}" in answer.hello.reason
+                assert not answer.hello.final  # nobody answers at its address: it may be dying
                 assert (await talk.end())[0] is grpc.StatusCode.ALREADY_EXISTS
             assert site.identity.known("n2") == (1, OTHERS_LIFE)
 
@@ -233,6 +237,100 @@ def test_a_new_life_follows_one_that_has_fallen_silent_and_ends_its_streams() ->
                 await talk.end()
             assert site.identity.known("n2") == (2, 33)
             assert [one.incarnation for one in site.peers._streams.values()] == [33]
+
+    run(test)
+
+
+def answering(site: Site, life: int) -> list[tuple[str, str]]:
+    """Have this life answer wherever the site asks; return what it will have asked."""
+    asked: list[tuple[str, str]] = []
+
+    async def who_answers(address: str, node: NodeId) -> int:
+        asked.append((address, node))
+        return life
+
+    site.peers._who_answers = who_answers
+    return asked
+
+
+HERE, THERE = "a" * 32 + " box:/n2", "b" * 32 + " box:/copy"
+
+
+async def refused(site: Site, **claim: Any) -> peer_pb2.Hello:
+    """Say hello on a stream of its own; return the refusal."""
+    talk = site.open("Peer/Link")
+    await talk.say(hello(**claim))
+    answer = await heard(talk)
+    assert answer.hello.refused
+    assert (await talk.end())[0] is grpc.StatusCode.ALREADY_EXISTS
+    return answer.hello
+
+
+def test_a_second_life_is_refused_for_good_while_the_first_answers_at_its_address() -> None:
+    async def test() -> None:
+        async with Site() as site:
+            await linked(site, place=HERE)
+            asked = answering(site, OTHERS_LIFE)
+            no = await refused(site, life=33, start=2, place=HERE)
+            assert no.final
+            assert f"alive as incarnation {OTHERS_LIFE:016x} at box:/n2" in no.reason
+            member = site.identity.topology.member("n2")
+            assert member is not None
+            assert asked == [(member.address, "n2")]
+
+    run(test)
+
+
+def test_a_higher_start_from_elsewhere_is_a_copy_if_the_known_life_answers() -> None:
+    """Also while that life happens not to be linked."""
+
+    async def test() -> None:
+        async with Site() as site:
+            site.identity.on_hello(hello(place=HERE).hello)
+            answering(site, OTHERS_LIFE)
+            assert (await refused(site, life=33, start=2, place=THERE)).final
+            assert (await refused(site, life=33, start=2, place=THERE, restored=True)).final
+            assert site.identity.known("n2") == (1, OTHERS_LIFE)
+
+    run(test)
+
+
+@pytest.mark.parametrize("answers", [0, 33], ids=["nobody", "the claimant"])
+def test_a_higher_start_from_elsewhere_is_a_move_if_the_known_life_is_gone(answers: int) -> None:
+    async def test() -> None:
+        async with Site() as site:
+            site.identity.on_hello(hello(place=HERE).hello)
+            answering(site, answers)
+            await linked(site, life=33, start=2, place=THERE)
+            assert site.identity.known_life("n2").place == THERE
+
+    run(test)
+
+
+def test_a_copy_of_a_life_that_is_down_just_now_is_refused_for_good() -> None:
+    async def test() -> None:
+        async with Site() as site:
+            site.identity.on_hello(hello(start=2, place=HERE).hello)
+            asked = answering(site, 0)
+            no = await refused(site, life=33, start=2, place=THERE)
+            assert no.final
+            assert "held by a life at box:/n2 (start 2" in no.reason
+            await linked(site, life=33, start=2, place=THERE, restored=True)
+            assert site.identity.known("n2") == (3, 33)
+            assert len(asked) == 2
+
+    run(test)
+
+
+def test_an_older_folder_in_its_own_place_is_let_in_and_told_what_is_known() -> None:
+    async def test() -> None:
+        async with Site() as site:
+            site.identity.on_hello(hello(start=7, place=HERE).hello)
+            talk = site.open("Peer/Link")
+            await talk.say(hello(life=33, start=2, place=HERE))
+            answer = (await heard(talk)).hello
+            assert not answer.refused
+            assert (answer.known_start, answer.known_incarnation) == (7, OTHERS_LIFE)
 
     run(test)
 

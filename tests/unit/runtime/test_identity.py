@@ -10,19 +10,21 @@ import pytest
 from kvnode.core.batch import Family
 from kvnode.core.messages import TopologyChanged
 from kvnode.core.topology import NodeId, Topology
+from kvnode.runtime.claims import Life
 from kvnode.runtime.identity import TOPOLOGY, Identity
 from kvnode.runtime.peer_codec import BadFrame, new_frame
 from kvnode.runtime.pump import wall_ms
 from kvnode.runtime.topology_codec import encode_topology
 from kvnode.storage.memory import MemoryEngine
+from kvnode.storage.port import StorageDamaged
 from kvproto import kv_pb2, peer_pb2
 from tests.unit.core.builders import topology
 from tests.unit.runtime.builders import node, run, turns
 
 
-def start(engine: MemoryEngine, incarnation: int = 11, *, name: str = "n1") -> Identity:
+def start(engine: MemoryEngine, incarnation: int = 11, *, name: str = "n1", **how: Any) -> Identity:
     """Begin a life on a store; n1 unless named."""
-    identity = Identity(node(number=int(name[1:])), NodeId(name), engine, incarnation)
+    identity = Identity(node(number=int(name[1:])), NodeId(name), engine, incarnation, **how)
     identity.begin_life()
     return identity
 
@@ -120,6 +122,59 @@ def test_a_peers_older_life_does_not_replace_its_newer_one() -> None:
     assert one.known("n2") == (9, 22)
 
 
+def test_peers_remember_where_a_life_is_and_since_when() -> None:
+    engine, place = MemoryEngine(), f"{'a' * 32} box:/data"
+    one = start(MemoryEngine(), 11, place=place)
+    meet(one, start(engine, 22, name="n2"))
+    engine.flush()
+    remembered = start(engine, 23, name="n2").known_life("n1")
+    assert remembered == Life(1, 11, one.claimed_ms, place)
+    assert abs(one.claimed_ms - wall_ms()) < 10_000
+
+
+def test_a_life_that_its_operator_vouches_for_follows_the_one_that_is_known() -> None:
+    other = start(MemoryEngine(), 22, name="n2")
+    engine = MemoryEngine()
+    for life in (11, 12, 13):
+        meet(start(engine, life, place="a" * 32), other)
+    restored = start(MemoryEngine(), 14, place="b" * 32, is_restored=True)
+    meet(restored, other)
+    assert not is_proven(restored)
+    assert restored.start_number == 4
+    assert other.known_life("n1") == Life(4, 14, restored.claimed_ms, "b" * 32)
+
+
+def test_a_refused_life_gives_its_start_number_back_and_ends_the_node() -> None:
+    """Else a copy that a supervisor starts again and again would outnumber the first."""
+    engine = MemoryEngine()
+    for life in (11, 12, 13, 14):
+        identity, pump = start(engine, life), Submitted()
+        identity.pump = pump  # type: ignore[assignment]
+        assert identity.start_number == 1
+        identity.on_refused_for_good("n1 is held by another")
+        assert [str(exc) for exc in pump.failures] == ["n1 is held by another"]
+        engine.crash()
+    start(engine, 15)
+    assert start(engine, 16).start_number == 2
+
+
+def test_a_refused_life_that_cannot_give_its_number_back_says_so() -> None:
+    engine, pump = MemoryEngine(), Submitted()
+    identity = start(engine)
+    identity.pump = pump  # type: ignore[assignment]
+    engine.faults.is_full = True
+    identity.on_refused_for_good("no")
+    assert "its start number stays 1" in str(pump.failures[0])
+
+
+def test_a_start_number_that_cannot_be_read_is_no_first_start() -> None:
+    engine = MemoryEngine()
+    start(engine)
+    engine.faults.unreadable.add((Family.META, b"start"))
+    with pytest.raises(StorageDamaged, match="start number"):
+        start(engine, 12)
+
+
 @pytest.mark.parametrize("fault", ["is_stalled", "is_full"])
 def test_a_start_that_cannot_be_noted_now_is_noted_later(fault: str) -> None:
     async def test() -> None:
@@ -142,6 +197,8 @@ class Submitted:
     def __init__(self) -> None:
         self.events: list[Any] = []
         self.submit = self.events.append
+        self.failures: list[BaseException] = []
+        self.fail = self.failures.append
 
 
 def newer(epochs: int = 1) -> Topology:

@@ -30,6 +30,7 @@ from kvnode.runtime.identity import Identity
 from kvnode.runtime.links import Links, Peer
 from kvnode.runtime.peer_codec import Header, PeerCodec, new_frame, parse_frame
 from kvnode.runtime.pump import now_us, wall_ms
+from kvnode.runtime.settings import ServeError
 from kvnode.runtime.topology_codec import encode_topology
 from kvnode.runtime.wire import handlers, server_options
 from kvproto import peer_pb2
@@ -333,6 +334,33 @@ def test_who_refuses_us_is_told_of_once_and_asked_again(caplog: pytest.LogCaptur
         run(test)
     ours = [record for record in caplog.records if record.name.startswith("kvnode")]
     assert [record.message for record in ours] == ["peer_refused peer=n2 why=n1 is alive"]
+
+
+def test_a_refusal_for_good_ends_the_node_with_its_reason() -> None:
+    async def test() -> None:
+        async with Rig() as rig:
+            no = peer_pb2.Hello(node="n2", refused=True, final=True, reason="n1 lives elsewhere")
+            rig.identity.pump = rig.driven.pump
+            rig.other.hello = no
+            with pytest.raises(ServeError, match="n1 lives elsewhere"):
+                await rig.driven.pump.failed
+
+    run(test)
+
+
+def test_a_copy_that_answers_at_a_peers_address_is_not_linked_with() -> None:
+    async def test() -> None:
+        async with Rig(starts=False) as rig:
+            known = peer_pb2.Hello(node="n2", incarnation=9, start_number=5, place="a" * 32)
+            rig.identity.on_hello(known)
+            rig.other.hello.place = "b" * 32
+            await rig.other.server.start()
+            for _ in range(3):
+                await rig.other.dialled.get()
+            assert not rig.peer.is_up
+            assert rig.identity.known("n2") == (5, 9)
+
+    run(test)
 
 
 def test_another_node_at_the_address_is_not_linked_with() -> None:

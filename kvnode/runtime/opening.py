@@ -1,0 +1,112 @@
+"""A life begins: the store is opened, what it says is loaded, and who this is becomes durable.
+
+Laws: what cannot be read is damage and never an absence: no floor, no start number and no topology
+is taken for unknown because its block is bad. Floors of a store that has lost records are not used.
+Tests: tests/unit/runtime/test_opening.py, tests/unit/runtime/test_server.py.
+Source: design, sections 2.2 and 2.4.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kvnode.core.batch import Family
+from kvnode.core.floors import Floors
+from kvnode.core.node import Node
+from kvnode.core.topology import NodeId, Topology
+from kvnode.runtime.birth import Birth
+from kvnode.runtime.claims import place_of
+from kvnode.runtime.config import ClusterConfig, topology_at_birth
+from kvnode.runtime.identity import TOPOLOGY, Identity
+from kvnode.runtime.proof import is_proven
+from kvnode.runtime.topology_codec import decode_topology
+from kvnode.storage.engine import RocksEngine, open_engine
+from kvnode.storage.folder import DataFolder
+from kvnode.storage.port import Engine, ReadFailure, StorageDamaged
+from kvnode.storage.rocks import Tuning
+from kvproto import kv_pb2
+
+log = logging.getLogger(__name__)
+
+_SCAN = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A life that has begun."""
+
+    node: Node
+    identity: Identity
+    engine: RocksEngine
+
+
+def open_node(
+    *,
+    node_id: str,
+    config: ClusterConfig,
+    birth: Birth,
+    folder: DataFolder,
+    incarnation: int,
+    sync_journal: Path | None,
+    is_restored: bool,
+) -> Opened:
+    """Open the store and begin a life.
+
+    Raises:
+        StorageDamaged: the store cannot be read in full; it is closed again.
+        StorageError: it cannot be opened now.
+    """
+    tuning = Tuning(block_cache=config.limits.block_cache_bytes)
+    engine = open_engine(folder.store_path, tuning=tuning, sync_journal=sync_journal)
+    try:
+        topology = _known_topology(engine, topology_at_birth(config, birth.cluster_id))
+        member = topology.member(node_id)
+        assert member is not None, "the command checked that the node is a member"
+        node = Node(
+            number=member.number,
+            actor=incarnation,
+            topology=topology,
+            limits=config.limits,
+            cluster_key=birth.key,
+            floors=_known_floors(engine),
+        )
+        place = place_of(folder.path)
+        identity = Identity(
+            node, NodeId(node_id), engine, incarnation, place=place, is_restored=is_restored
+        )
+        identity.begin_life()
+        node.replica.is_proven = is_proven(engine, folder, topology)
+    except StorageDamaged:
+        engine.close(clean=False)
+        raise
+    return Opened(node, identity, engine)
+
+
+def _known_floors(engine: RocksEngine) -> Floors:
+    floors = Floors()
+    if engine.damage:
+        log.error("store_damaged what=%s", "; ".join(engine.damage))
+    else:
+        floors.load(_scan_all(engine, Family.FLOORS))
+    return floors
+
+
+def _known_topology(engine: Engine, born: Topology) -> Topology:
+    """Return the newest topology that this node has followed; at birth, the file's."""
+    found = engine.multi_get(Family.META, [TOPOLOGY])[0]
+    if isinstance(found, ReadFailure):
+        raise StorageDamaged(f"the topology cannot be read: {found.reason}")
+    return born if found is None else decode_topology(kv_pb2.Topology.FromString(found))
+
+
+def _scan_all(engine: Engine, family: Family) -> Iterable[tuple[bytes, bytes]]:
+    start = b""
+    while True:
+        page = engine.scan(family, start, None, _SCAN)
+        yield from page
+        if len(page) < _SCAN:
+            return
+        start = page[-1][0] + b"\x00"
