@@ -348,7 +348,7 @@ class Coordinator:
             return
         if isinstance(result, PutResult):
             context = seal_context(self._cluster_key, op.request.key, op.result_context())
-            result = result._replace(context=context)
+            result = PutResult(result.id, context, result.acked, result.newer)
         self._answer(op.origin, result)
 
     def _lose_forward(self, op_id: int, op: ForwardOp, why: str) -> None:

@@ -210,7 +210,9 @@ def cast_vote(key: StorageKey, data: bytes, owner: int) -> Encoded:
     payload = start + _VOTE.size * count
     votes = data[start:payload]
     vote = _VOTE.pack(owner, 0)
-    if count:
+    if count == 1 and _owner_of(votes) < owner:  # its coordinator's: the common write
+        votes += vote
+    elif count:
         cast = [votes[at : at + _VOTE.size] for at in range(0, len(votes), _VOTE.size)]
         if vote in cast:
             return Encoded(data)
