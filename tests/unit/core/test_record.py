@@ -192,6 +192,13 @@ def test_a_vote_cast_on_the_bytes_is_a_vote_cast_on_the_record(state: Record, ow
     assert cast_vote(KEY, encode(KEY, state), owner) == encode(KEY, voted)
 
 
+@pytest.mark.parametrize("owner", [3, 5, 7, 300])
+def test_a_vote_cast_beside_one_other_keeps_their_order(owner: int) -> None:
+    state = with_vote(LONE[0]._replace(votes=()), Vote(5, LONE[0].versions[0].dot))
+    voted = with_vote(state, Vote(owner, state.versions[0].dot))
+    assert cast_vote(KEY, encode(KEY, state), owner) == encode(KEY, voted)
+
+
 # ---- seals --------------------------------------------------------------------------------------
 
 
