@@ -27,6 +27,9 @@ class Confidence(StrEnum):
     """Concurrent versions in a keyspace that resolves by time."""
     SIBLINGS = "siblings"
     """Concurrent versions, left to the caller to merge."""
+    STAND_INS = "stand_ins"
+    """All that answered agreed, but fewer than r of them own the key: nodes that stand in for
+    absent owners made up the number."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,9 @@ written once in half a ring, so a longer ring writes less and takes longer to lo
 TREE_STEP = 64
 """Changes for which a turn takes one more place of that ring: so its bytes are bounded."""
 
+OWN_WRITES_MAX = 65_536
+"""Keys of which a stand-in remembers what it wrote itself. Past it, contexts get longer."""
+
 FRAME_OPERATIONS_MAX = 4_096
 """Operations in one frame that a node accepts; its own frames hold at most `frame_operations`."""
 

@@ -28,7 +28,7 @@ def describe(op: ReadOp, decision: Decision, merged: Record) -> Detail:
         siblings=sibling_reports(merged, decision),
         votes=tuple((vote.owner, index[vote.dot]) for vote in merged.votes),
         rule=decision.rule,
-        replicas=tuple(_report(op, node, votes) for node in op.owners) if explained else (),
+        replicas=tuple(_report(op, node, votes) for node in _told_of(op)) if explained else (),
         repaired=tuple(op.mended),
         repair_failed=op.repair_failed,
         is_explained=explained,
@@ -67,18 +67,25 @@ def name_dot(dot: Dot) -> str:
     return f"{dot.actor:016x}:{dot.counter}"
 
 
+def _told_of(op: ReadOp) -> list[NodeNumber]:
+    """Return the owners, and the stand-ins that were asked."""
+    return [*op.owners, *(node for node in op.asked if node not in op.owners)]
+
+
 def _report(op: ReadOp, node: NodeNumber, votes: dict[int, Dot]) -> ReplicaReport:
-    reply = op.heard.get(node)
+    heard, is_owner = op.heard, node in op.owners
+    reply = heard.replies.get(node)
     vote = name_dot(votes[node]) if node in votes else ""
     if reply is None:
-        answer = op.failed.get(node, "not asked" if node not in op.asked else "pending")
+        answer = heard.failed.get(node, "not asked" if node not in op.asked else "pending")
         checksum = "failed" if answer.startswith(UNREADABLE) else "unknown"
-        latency = op.heard_at.get(node, 0)
-        return ReplicaReport(node, answer, latency, (), vote, True, True, checksum)
-    answer = "record" if reply.record else "absent"
+        latency = heard.at.get(node, 0)
+        return ReplicaReport(node, answer, latency, (), vote, True, is_owner, checksum)
+    kept = "record" if is_owner else "hint"
+    answer = kept if reply.record else "absent"
     return ReplicaReport(
-        node, answer, op.heard_at[node], _dots(op, reply.record), vote,
-        reply.status is not Status.UNPROVEN, True, "ok",
+        node, answer, heard.at[node], _dots(op, reply.record), vote,
+        reply.status is not Status.UNPROVEN, is_owner, "ok",
     )  # fmt: skip
 
 

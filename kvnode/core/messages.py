@@ -34,6 +34,8 @@ class WriteKind(IntEnum):
     """Straight from its coordinator: casts a vote."""
     REPAIR = 1
     """Merges; casts none."""
+    HANDOFF = 2
+    """From a stand-in: a plain put supersedes what is older; casts none."""
 
 
 class Status(IntEnum):
@@ -88,6 +90,8 @@ class ReplicaWrite(NamedTuple):
     kind: WriteKind
     version: int
     """Index of the version that is being written (WRITE only)."""
+    stand_in_for: NodeNumber = 0
+    """The owner for whom the receiver, which is none, is to keep this; 0: it is meant itself."""
 
 
 class ReplicaWriteReply(NamedTuple):
@@ -106,6 +110,8 @@ class ReplicaRead(NamedTuple):
     key: StorageKey
     deadline_us: Instant
     watermark: bytes
+    is_stand_in: bool = False
+    """The receiver owns nothing of the key: what does it keep for those who do?"""
 
 
 class ReplicaReadReply(NamedTuple):

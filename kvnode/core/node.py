@@ -23,6 +23,8 @@ from kvnode.core.batch import WriteBatch
 from kvnode.core.bounds import Limits
 from kvnode.core.coordinator import Coordinator
 from kvnode.core.floors import Floors
+from kvnode.core.handoff import Handoff, is_handoff
+from kvnode.core.hints import Hints, hint_key
 from kvnode.core.hlc import Clock
 from kvnode.core.keys import StorageKey
 from kvnode.core.messages import (
@@ -43,7 +45,9 @@ from kvnode.core.messages import (
     SyncedUpTo,
     TopologyChanged,
 )
+from kvnode.core.operations import OPERATION_ID_MAX
 from kvnode.core.replica import Replica
+from kvnode.core.standin import StandIn
 from kvnode.core.topology import Topology
 
 
@@ -76,12 +80,20 @@ class Node:
         limits: Limits,
         cluster_key: bytes,
         floors: Floors,
+        hints: Hints,
     ) -> None:
         self.limits = limits
         self.clock = Clock(max_skew_ms=limits.max_skew_ms)
         self.replica = Replica(number, actor, topology, self.clock, floors)
+        self.hints = hints
+        self.stand_in = StandIn(self.replica, hints)
+        self.handoff = Handoff(hints, limits, self.stand_in.owners_of)
         self.coordinator = Coordinator(
-            self.replica, limits, cluster_key=cluster_key, first_id=actor & 0xFFFF_FFFF
+            self.replica,
+            self.stand_in,
+            limits,
+            cluster_key=cluster_key,
+            first_id=actor & 0xFFFF_FFFF,
         )
         self._ahead_ms: dict[NodeNumber, int] = {}
 
@@ -102,21 +114,51 @@ class Node:
 
     def next_wake(self) -> Instant | None:
         """Return the earliest instant at which a turn without events has something to do."""
-        return self.coordinator.next_wake()
+        own, upkeep = self.coordinator.next_wake(), self.handoff.next_wake()
+        if own is None or upkeep is None:
+            return upkeep if own is None else own
+        return min(own, upkeep)
 
     def plan(self, events: Sequence[Event]) -> Needs:
         """Return the keys that the turn must see."""
         keys: dict[StorageKey, None] = {}
+        hints: dict[bytes, None] = {}
         owns = self.coordinator.owns
         for event in events:
             if isinstance(event, PeerRequests):
-                keys.update((write.key, None) for write in event.writes)
-                keys.update((read.key, None) for read in event.reads)
-                keys.update((put.key, None) for put in event.forwards)
+                self._plan_requests(event, keys, hints)
             elif isinstance(event, ClientOps):
                 keys.update((get.key, None) for get in event.gets if owns(get.key, get.keyspace.n))
-                keys.update((put.key, None) for put in event.puts if owns(put.key, put.keyspace.n))
-        return Needs(list(keys), [])
+                for put in event.puts:
+                    if owns(put.key, put.keyspace.n):
+                        keys[put.key] = None
+                    elif self.coordinator.may_stand_in(put.key, put.keyspace.n):
+                        hints.update(dict.fromkeys(self.stand_in.names_of(put.key)))
+            elif isinstance(event, Scanned) and event.pairs and is_handoff(event.id):
+                hints.update((name, None) for name, _ in event.pairs)
+        return Needs(list(keys), list(hints))
+
+    def _plan_requests(
+        self,
+        event: PeerRequests,
+        keys: dict[StorageKey, None],
+        hints: dict[bytes, None],
+    ) -> None:
+        for write in event.writes:
+            if write.stand_in_for:
+                hints[hint_key(write.stand_in_for, write.key)] = None
+            else:
+                keys[write.key] = None
+        for read in event.reads:
+            if read.is_stand_in:
+                hints.update(dict.fromkeys(self.stand_in.names_of(read.key)))
+            else:
+                keys[read.key] = None
+        for put in event.forwards:
+            if self.coordinator.owns(put.key, put.keyspace.n):
+                keys[put.key] = None
+            else:
+                hints.update(dict.fromkeys(self.stand_in.names_of(put.key)))
 
     def apply(
         self,
@@ -140,13 +182,15 @@ class Node:
         """
         out = Outbox()
         self.replica.begin(records, unreadable, wall_ms)
+        self.hints.begin(hints, unreadable, self.replica.batch, wall_ms)
         self.coordinator.begin(out, now, wall_ms)
         for event in events:
-            self._on_event(event, out, now)
+            self._on_event(event, out, now, wall_ms)
         self.coordinator.end()
+        self.handoff.on_time(now, wall_ms, out, is_busy=self.coordinator.in_flight > 0)
         return Turn(self.replica.turn, self.replica.end(), out)
 
-    def _on_event(self, event: Event, out: Outbox, now: Instant) -> None:
+    def _on_event(self, event: Event, out: Outbox, now: Instant, wall_ms: int) -> None:
         match event:
             case ClientOps():
                 self._on_client_ops(event)
@@ -156,21 +200,33 @@ class Node:
                 self._on_replies(event)
             case SyncedUpTo(turn):
                 self.replica.on_synced(turn)
+                self.stand_in.on_synced(turn)
+            case PeerUp() | PeerDown() | PeerSilent() | PeerHeard():
+                self._on_peer(event)
+            case PeerClock(node, ahead_ms):
+                self._ahead_ms[node] = ahead_ms
+                self._judge_clock()
+            case Scanned(number, pairs):
+                self.handoff.on_scanned(number, pairs, now, wall_ms, out)
+            case TopologyChanged(topology):
+                self.replica.follow(topology)
+            case _:
+                assert_never(event)
+
+    def _on_peer(self, event: PeerUp | PeerDown | PeerSilent | PeerHeard) -> None:
+        match event:
             case PeerUp(node):
-                self.coordinator.reachable.add(node)
+                self.coordinator.on_peer_up(node)
+                self.handoff.on_up(node)
             case PeerDown(node):
                 self._ahead_ms.pop(node, None)
                 self._judge_clock()
                 self.coordinator.on_peer_down(node)
-            case PeerSilent() | PeerHeard():
-                pass  # nobody stands in yet: what a silent peer owes is waited for
-            case PeerClock(node, ahead_ms):
-                self._ahead_ms[node] = ahead_ms
-                self._judge_clock()
-            case Scanned():
-                pass  # nothing asks for a scan yet
-            case TopologyChanged(topology):
-                self.replica.follow(topology)
+                self.handoff.on_down(node)
+            case PeerSilent(node):
+                self.coordinator.on_peer_silent(node)
+            case PeerHeard(node):
+                self.coordinator.on_peer_heard(node)
             case _:
                 assert_never(event)
 
@@ -184,23 +240,37 @@ class Node:
     def _on_requests(self, event: PeerRequests, out: Outbox, now: Instant) -> None:
         replica, sender = self.replica, event.sender
         for write in event.writes:
-            reply = replica.on_write(write, now)
-            if write.id:
+            if write.stand_in_for:
+                reply = self.stand_in.on_write(write, now)
+                durable = reply.status is Status.DONE
+            else:
+                reply = replica.on_write(write, now)
                 durable = reply.status is Status.DONE and replica.is_dirty(write.key)
+            if write.id:
                 out.send(sender, reply, durable=durable)
         for read in event.reads:
-            out.send(sender, replica.on_read(read, now), durable=replica.is_dirty(read.key))
+            if read.is_stand_in:
+                kept = self.stand_in.on_read(read, now)
+                out.send(sender, kept, durable=self.stand_in.is_dirty(read.key))
+            else:
+                out.send(sender, replica.on_read(read, now), durable=replica.is_dirty(read.key))
         for put in event.forwards:
             self.coordinator.on_put(-sender, put)
 
     def _on_replies(self, event: PeerReplies) -> None:
-        coordinator, sender = self.coordinator, event.sender
+        coordinator, handoff, sender = self.coordinator, self.handoff, event.sender
         for write in event.writes:
-            coordinator.on_write_reply(sender, write)
+            if write.id > OPERATION_ID_MAX:
+                handoff.on_write_reply(sender, write)
+            else:
+                coordinator.on_write_reply(sender, write)
         for read in event.reads:
-            coordinator.on_read_reply(sender, read)
+            if read.id > OPERATION_ID_MAX:
+                handoff.on_read_reply(sender, read)
+            else:
+                coordinator.on_read_reply(sender, read)
         for forward in event.forwards:
-            coordinator.on_forward_reply(forward)
+            coordinator.on_forward_reply(sender, forward)
 
     def _judge_clock(self) -> None:
         """A clock that differs too far from most of the reachable peers' is taken to be wrong."""

@@ -4,12 +4,16 @@
        |--concurrent versions--> VOTING --all owners heard, or out of patience--> MENDING
        '--r cannot be believed, or deadline--> failed
 
-Laws: r distinct owners whose store is proven must answer; what a session has seen is covered by
-the answer; concurrent versions are decided only after all n owners were asked; stale repliers are
-mended before the answer, so that quorum reads are monotonic (a bounded wait, and the answer says
-if it ran out). A replica that abstains has not said "absent".
+Where owners are away or silent, stand-ins are asked in their place (sloppy keyspaces): one that
+keeps something of the key counts towards r, and the answer says so if owners alone were too few.
+
+Laws: r distinct nodes that can be believed must answer: owners whose store is proven, stand-ins
+that keep something; what a session has seen is covered by the answer; concurrent versions are
+decided only after all n owners were asked; stale repliers are mended before the answer, so that
+quorum reads are monotonic (a bounded wait, and the answer says if it ran out). A replica that
+abstains has not said "absent".
 Tests: tests/unit/core/test_read.py; as whole clusters: tests/sim/.
-Source: Dynamo (SOSP 2007), sections 4.5 and 5; design, sections 2.4, 2.5 and 2.10.
+Source: Dynamo (SOSP 2007), sections 4.5 and 5; design, sections 2.4, 2.5, 2.7 and 2.10.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from kvnode.core.bounds import Limits
+from kvnode.core.heard import Heard
 from kvnode.core.messages import (
     ClientGet,
     ErrorCode,
@@ -27,13 +32,14 @@ from kvnode.core.messages import (
     NodeNumber,
     Outcome,
     ReplicaReadReply,
+    ReplicaWriteReply,
     ReplyReport,
     Status,
 )
-from kvnode.core.record import DamagedRecord, Encoded, core_of, decode, encode, fits
-from kvnode.core.resolve import Decision, decide, is_conflict
+from kvnode.core.record import Encoded, encode, fits
+from kvnode.core.resolve import Confidence, Decision, decide, is_conflict
 from kvnode.core.topology import Resolve
-from kvnode.core.versions import EMPTY, Record, covers_all, sync
+from kvnode.core.versions import Record, covers_all
 
 UNREADABLE = ("abstained", "damaged")
 """How the answers of owners begin that cannot read what they hold."""
@@ -48,6 +54,12 @@ class ReadEffects(Protocol):
 
     def mend(self, op: ReadOp, node: NodeNumber, record: Encoded) -> None:
         """Have an owner merge this state."""
+
+    def stand_ins(self, op: ReadOp) -> Sequence[NodeNumber]:
+        """Return who may be asked in the place of owners; nobody in a strict keyspace."""
+
+    def is_suspect(self, node: NodeNumber) -> bool:
+        """Say whether a node has been silent for too long."""
 
     def wake(self, op: ReadOp, at: Instant) -> None:
         """Call `on_wake` no earlier than `at`."""
@@ -75,19 +87,16 @@ class ReadOp:
     """One read in progress."""
 
     __slots__ = (
-        "_believed",
         "_decision",
-        "_is_unanimous",
+        "_late",
+        "_may_stand_in",
         "_mending",
-        "_merged",
         "_patience",
         "_phase_ends_us",
         "_reachable",
         "_waits_for_all",
         "asked",
-        "failed",
         "heard",
-        "heard_at",
         "id",
         "judged_ms",
         "mended",
@@ -116,72 +125,83 @@ class ReadOp:
         self.owners = owners
         self.started_us = started_us
         self.phase = Phase.WAITING
-        self.heard: dict[NodeNumber, ReplicaReadReply] = {}
-        self.heard_at: dict[NodeNumber, int] = {}
-        self.failed: dict[NodeNumber, str] = {}
+        self.heard = Heard(request.key, owners)
         self.mended: list[NodeNumber] = []
         self.repair_failed = False
         self.asked: list[NodeNumber] = []
+        self._late: set[NodeNumber] = set()
+        """Those that were asked and have been silent for too long; they may yet answer."""
         self._mending: list[NodeNumber] = []
-        self._merged = EMPTY
-        self._is_unanimous = False
-        self._believed = 0
         self._decision: Decision | None = None
         self.judged_ms = 0
         """Cluster time at which expiry was judged: once."""
         self._patience = patience
         self._phase_ends_us = Instant(0)
-        self._reachable = reachable
+        self._reachable = list(reachable)
+        self._may_stand_in = request.keyspace.sloppy
+        """Stand-ins have not been thought of yet."""
         self._waits_for_all = request.explain
         for owner in owners:
             if owner not in reachable:
-                self.failed[owner] = "unreached"
+                self.heard.failed[owner] = "unreached"
 
     def start(self, fx: ReadEffects) -> None:
-        """Ask the first r reachable owners, nearest first (to explain: all of them); fail at once
-        if there are too few."""
+        """Ask the first r reachable owners, nearest first (to explain: all of them), and stand-ins
+        where there are too few; fail at once if these are too few as well."""
+        if len(self._reachable) < self.request.r:
+            self._think_of_stand_ins(fx)
         if len(self._reachable) < self.request.r:
             self._fail(fx, ErrorCode.UNAVAILABLE, "too few owners can be reached", self.started_us)
             return
-        self._ask(fx, len(self.owners) if self._waits_for_all else self.request.r)
+        self._ask(fx, len(self._reachable) if self._waits_for_all else self.request.r)
         patience_us = self._patience.widen_after_ms * 1_000
         self._phase_ends_us = Instant(self.started_us + patience_us)
         fx.wake(self, min(self._phase_ends_us, self.request.deadline_us))
+        for node in self.asked[:]:
+            if fx.is_suspect(node):
+                self.on_silent(node, self.started_us, fx)
 
     def on_reply(
         self, node: NodeNumber, reply: ReplicaReadReply, now: Instant, fx: ReadEffects
     ) -> None:
-        """An owner answered."""
-        if self.phase is Phase.DONE or node in self.heard or node not in self.owners:
+        """A node answered."""
+        is_ours = node in self.owners or node in self.asked
+        if self.phase is Phase.DONE or node in self.heard.replies or not is_ours:
             return
-        self.heard_at[node] = now - self.started_us
-        if reply.status in (Status.DONE, Status.UNPROVEN):
-            self.heard[node] = reply
-            self._believed += reply.status is Status.DONE
-            self.failed.pop(node, None)
-        else:
-            self.failed[node] = reply.status.name.lower()
+        self.heard.add(node, reply, now - self.started_us)
         self._evaluate(now, fx)
 
     def on_unreachable(self, node: NodeNumber, now: Instant, fx: ReadEffects) -> None:
-        """The link to an owner is gone."""
+        """The link to a node is gone."""
         if node in self._mending:
             self._mending.remove(node)
             self.repair_failed = True
             self._answer_if_mended(fx)
-        elif node in self.owners and node not in self.heard and node not in self.failed:
-            self.failed[node] = "unreached"
+        elif self.is_awaiting(node) and node not in self.heard.failed:
+            self.heard.failed[node] = "unreached"
             self._evaluate(now, fx)
 
-    def on_mended(self, node: NodeNumber, status: Status, fx: ReadEffects) -> None:
-        """A stale replier has taken the merged state, or refused it."""
+    def on_silent(self, node: NodeNumber, now: Instant, fx: ReadEffects) -> None:
+        """A node has been silent for too long: another is asked in its place, at once."""
+        if node in self.asked and not self.heard.has(node):
+            self._late.add(node)
+            if self.phase is Phase.WAITING and not self._waits_for_all:
+                self._ask_on(now, fx)
+
+    def on_mended(
+        self, node: NodeNumber, reply: ReplicaWriteReply, now: Instant, fx: ReadEffects
+    ) -> None:
+        """A stale replier has taken the merged state, or refused it. What it brings back beyond
+        that, it knew better: its floor may say that what was read is superseded."""
         if self.phase is not Phase.MENDING or node not in self._mending:
             return
         self._mending.remove(node)
-        if status is Status.DONE:
-            self.mended.append(node)
-        else:
+        if reply.status is not Status.DONE:
             self.repair_failed = True
+        else:
+            self.mended.append(node)
+            if reply.record and self.heard.learn(reply.record):
+                self._decision = self._decided()
         self._answer_if_mended(fx)
 
     def on_wake(self, now: Instant, fx: ReadEffects) -> None:
@@ -199,25 +219,27 @@ class ReadOp:
             self._give_up(now, fx)
         else:
             self._waits_for_all = False
-            self._ask(fx, len(self.owners))
+            self._ask_owners(fx)
             self._phase_ends_us = self.request.deadline_us
             fx.wake(self, self.request.deadline_us)
             self._evaluate(now, fx)
 
     def silent(self) -> list[NodeNumber]:
-        """Return the owners that were asked and have neither answered nor failed."""
-        return [n for n in self.asked if n not in self.heard and n not in self.failed]
+        """Return those that were asked and have neither answered nor failed."""
+        return [node for node in self.asked if not self.heard.has(node)]
 
     def is_awaiting(self, node: NodeNumber) -> bool:
-        """Say whether anything of this owner is still out, or may yet be asked for."""
-        return node in self._mending or (node in self.owners and node not in self.heard)
+        """Say whether anything of this node is still out, or may yet be asked for."""
+        if node in self._mending:
+            return True
+        return (node in self.owners or node in self.asked) and node not in self.heard.replies
 
     def _evaluate(self, now: Instant, fx: ReadEffects) -> None:
         match self.phase:
             case Phase.WAITING:
                 if self._waits_for_all and self.silent():
                     return
-                if self._believed >= self.request.r:
+                if self.heard.believed >= self.request.r:
                     self._weigh(now, fx)
                 else:
                     self._ask_on(now, fx)
@@ -229,8 +251,8 @@ class ReadOp:
 
     def _weigh(self, now: Instant, fx: ReadEffects) -> None:
         """Enough was heard: is it one answer?"""
-        self._merge()
-        if self._believed < self.request.r:
+        self.heard.merge(in_full=self.request.explain)
+        if self.heard.believed < self.request.r:
             self._ask_on(now, fx)
             return
         if not self._covers_session():
@@ -238,7 +260,7 @@ class ReadOp:
             return
         self.judged_ms = fx.cluster_ms()
         majority = self.request.keyspace.resolve is Resolve.MAJORITY
-        if majority and is_conflict(self._merged, self.judged_ms):
+        if majority and is_conflict(self.heard.merged, self.judged_ms):
             self._vote(now, fx)
         else:
             self._decide(now, fx)
@@ -246,7 +268,7 @@ class ReadOp:
     def _vote(self, now: Instant, fx: ReadEffects) -> None:
         """Concurrent versions: all n owners are asked before anything is decided."""
         self.phase = Phase.VOTING
-        self._ask(fx, len(self.owners))
+        self._ask_owners(fx)
         ends = now + self._patience.conflict_wait_ms * 1_000
         self._phase_ends_us = Instant(min(ends, self.request.deadline_us))
         if self.silent():
@@ -256,27 +278,37 @@ class ReadOp:
 
     def _decide(self, now: Instant, fx: ReadEffects) -> None:
         if self.phase is Phase.VOTING:
-            self._merge()
-        self._decision = decide(
-            self._merged,
+            self.heard.merge(in_full=self.request.explain)
+        self._decision = self._decided()
+        self._mend(now, fx)
+
+    def _decided(self) -> Decision:
+        decision = decide(
+            self.heard.merged,
             owners=self.owners,
-            unheard=len(self.owners) - self._believed,
+            unheard=len(self.owners) - self.heard.owners_believed,
             now_ms=self.judged_ms,
             resolve=self.request.keyspace.resolve,
         )
-        self._mend(now, fx)
+        if self.heard.owners_believed >= self.request.r:
+            return decision
+        rule = f"{decision.rule}; fewer than r owners answered, stand-ins made up the number"
+        agreed = decision.confidence is Confidence.AGREED
+        return Decision(
+            decision.winner, Confidence.STAND_INS if agreed else decision.confidence, rule
+        )
 
     def _mend(self, now: Instant, fx: ReadEffects) -> None:
-        if not fits(self._merged):
+        if not fits(self.heard.merged):
             # No replica could store the join. A client must merge the siblings first.
             self.repair_failed = True
             self._finish(fx)
             return
-        stale = self._stale()
+        stale = self.heard.stale()
         if not stale:
             self._finish(fx)
             return
-        state = encode(self.request.key, self._merged)
+        state = encode(self.request.key, self.heard.merged)
         self._mending = stale
         self.phase = Phase.MENDING
         for node in stale[:]:
@@ -292,95 +324,73 @@ class ReadOp:
     def _finish(self, fx: ReadEffects) -> None:
         assert self._decision is not None
         self.phase = Phase.DONE
-        fx.finish(self, self._decision, self._merged)
-
-    def _merge(self) -> None:
-        """Join what was heard; a reply that turns out damaged counts as an abstention."""
-        records = [(node, reply.record) for node, reply in self.heard.items() if reply.record]
-        merged, agreed = EMPTY, False
-        for node, data in records:
-            held = self._decoded(node, data)
-            merged = held if merged is EMPTY else sync(merged, held)
-            # One version needs no votes: where all hold it under one context, one reply says all,
-            # but for a story.
-            if len(merged.versions) == 1 and node in self.heard and _are_alike(data, records):
-                agreed = True
-                if not self.request.explain:
-                    break
-        self._merged = merged
-        self._is_unanimous = agreed and all(reply.record for reply in self.heard.values())
-
-    def _decoded(self, node: NodeNumber, data: Encoded) -> Record:
-        try:
-            return decode(self.request.key, data)
-        except DamagedRecord as exc:
-            self._believed -= self.heard.pop(node).status is Status.DONE
-            self.failed[node] = f"damaged: {exc}"
-            return EMPTY
-
-    def _stale(self) -> list[NodeNumber]:
-        if self._is_unanimous or self._merged is EMPTY:
-            return []
-        cores = {node: _core(reply.record) for node, reply in self.heard.items()}
-        state = core_of(encode(self.request.key, self._merged))
-        return [node for node, core in cores.items() if core != state]
+        fx.finish(self, self._decision, self.heard.merged)
 
     def _covers_session(self) -> bool:
         request = self.request
-        if not covers_all(self._merged.context, request.seen):
+        if not covers_all(self.heard.merged.context, request.seen):
             return False
-        return not request.watermark or any(reply.covers for reply in self.heard.values())
+        return not request.watermark or self.heard.covers_watermark()
 
     def _ask_for_session(self, now: Instant, fx: ReadEffects) -> None:
-        self._ask(fx, len(self.owners))
+        self._think_of_stand_ins(fx)
+        self._ask(fx, len(self._reachable))
         if not self.silent():
             self._fail(fx, ErrorCode.UNAVAILABLE, _SESSION_UNMET, now)
 
     def _give_up(self, now: Instant, fx: ReadEffects) -> None:
-        if self._believed >= self.request.r:
+        if self.heard.believed >= self.request.r:
             self._fail(fx, ErrorCode.UNAVAILABLE, _SESSION_UNMET, now)
         else:
             self._fail(fx, ErrorCode.TIMEOUT, "the deadline passed", now)
 
     def _ask_on(self, now: Instant, fx: ReadEffects) -> None:
-        """Replace those that failed; give up when r can no longer be believed."""
-        missing = self.request.r - self._believed - len(self.silent())
+        """Replace those that failed or are late; give up when r can no longer be believed."""
+        hopeful = sum(node not in self._late for node in self.silent())
+        missing = self.request.r - self.heard.believed - hopeful
         if missing > 0:
             missing -= self._ask(fx, missing)
-        if missing <= 0:
-            return
-        if any(answer.startswith(UNREADABLE) for answer in self.failed.values()):
+        if missing > 0:
+            self._think_of_stand_ins(fx)
+            missing -= self._ask(fx, missing)
+        if missing <= 0 or self.request.r <= self.heard.believed + len(self.silent()):
+            return  # those who are late may still do
+        if any(answer.startswith(UNREADABLE) for answer in self.heard.failed.values()):
             self._fail(fx, ErrorCode.CORRUPT_DATA, "too few owners can read what they hold", now)
         else:
             self._fail(fx, ErrorCode.UNAVAILABLE, "too few owners can be believed", now)
 
+    def _think_of_stand_ins(self, fx: ReadEffects) -> None:
+        if self._may_stand_in:
+            self._may_stand_in = False
+            self._reachable += fx.stand_ins(self)
+
+    def _ask_owners(self, fx: ReadEffects) -> None:
+        """Ask all owners that have not been asked."""
+        self._ask(fx, sum(node in self.owners for node in self._fresh()))
+
     def _ask(self, fx: ReadEffects, count: int) -> int:
-        """Ask up to `count` more owners; returns how many."""
-        fresh = [n for n in self._reachable if n not in self.asked and n not in self.failed]
-        for node in fresh[:count]:
+        """Ask up to `count` more, owners first; returns how many."""
+        fresh = self._fresh()[:count]
+        for node in fresh:
             self.asked.append(node)
             fx.ask(self, node)
-        return min(count, len(fresh))
+        return len(fresh)
+
+    def _fresh(self) -> list[NodeNumber]:
+        failed = self.heard.failed
+        return [n for n in self._reachable if n not in self.asked and n not in failed]
 
     def _fail(self, fx: ReadEffects, code: ErrorCode, why: str, now: Instant) -> None:
         self.phase = Phase.DONE
-        text = f"{self._believed} of {self.request.r} owners answered: {why}"
-        replies = tuple(self._reply_of(node, now) for node in self.owners)
+        text = f"{self.heard.believed} of {self.request.r} owners answered: {why}"
+        stand_ins = [node for node in self.asked if node not in self.owners]
+        replies = tuple(self._reply_of(node, now) for node in (*self.owners, *stand_ins))
         fx.fail(self, Failure(self.request.id, code, Outcome.NONE, text, 0, replies))
 
     def _reply_of(self, node: NodeNumber, now: Instant) -> ReplyReport:
-        after = self.heard_at.get(node, now - self.started_us)
-        if reply := self.heard.get(node):
+        after = self.heard.at.get(node, now - self.started_us)
+        if reply := self.heard.replies.get(node):
             answer = "record" if reply.record else "absent"
             return ReplyReport(node, answer, after)
-        return ReplyReport(node, self.failed.get(node, "pending"), after)
-
-
-def _core(data: Encoded) -> bytes:
-    return core_of(data) if data else b""
-
-
-def _are_alike(sound: Encoded, records: Sequence[tuple[NodeNumber, Encoded]]) -> bool:
-    """Say whether all begin with the core of a sound one; the others may be cut short."""
-    core = core_of(sound)
-    return all(data.startswith(core) for _, data in records)
+        return ReplyReport(node, self.heard.failed.get(node, "pending"), after)

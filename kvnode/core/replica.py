@@ -14,12 +14,14 @@ Left out: hints, trees, reaping (they come with hinted handoff and anti-entropy)
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
+from typing import assert_never
 
 from kvnode.core.batch import Family, WriteBatch
 from kvnode.core.bounds import CONTEXT_ENTRIES_MAX
 from kvnode.core.context import open_watermark
 from kvnode.core.floors import Floors
-from kvnode.core.hlc import Clock, Timestamp
+from kvnode.core.hlc import Clock
+from kvnode.core.issuer import Issuer
 from kvnode.core.keys import Partition, StorageKey, keyspace_of, partition_of_key
 from kvnode.core.messages import (
     ClientPut,
@@ -45,7 +47,6 @@ from kvnode.core.record import (
     fits,
     measure,
     read_lone,
-    seal,
     verify,
 )
 from kvnode.core.resolve import is_conflict
@@ -66,6 +67,7 @@ from kvnode.core.versions import (
     join,
     put,
     sync,
+    take_over,
     with_vote,
 )
 from kvnode.core.write import LocalWrite
@@ -85,16 +87,15 @@ class Replica:
     """The local records, floors and counters of one node in one life."""
 
     __slots__ = (
-        "_batch",
-        "_counters",
+        "_issuer",
         "_partition_bits",
         "_periodic",
         "_records",
         "_unreadable",
         "_unsynced",
         "_wall_ms",
-        "actor",
         "alarms",
+        "batch",
         "clock",
         "floors",
         "is_proven",
@@ -108,7 +109,7 @@ class Replica:
         self, number: NodeNumber, actor: int, topology: Topology, clock: Clock, floors: Floors
     ) -> None:
         self.number = number
-        self.actor = actor
+        self._issuer = Issuer(actor)
         self.follow(topology)
         self.clock = clock
         self.floors = floors
@@ -119,11 +120,15 @@ class Replica:
         """For people: collected in a turn, taken by the runtime."""
         self.turn = 0
         self._wall_ms = 0
-        self._counters: dict[Partition, int] = {}
         self._records: dict[StorageKey, bytes | None] = {}
         self._unreadable: Set[bytes] = frozenset()
-        self._batch = WriteBatch()
+        self.batch = WriteBatch()
         self._unsynced = Unsynced()
+
+    @property
+    def actor(self) -> int:
+        """This life as an issuer of writes."""
+        return self._issuer.actor
 
     def follow(self, topology: Topology) -> None:
         """Decide under this topology from here on."""
@@ -143,12 +148,12 @@ class Replica:
         self._wall_ms = wall_ms
         self._records = dict(records)
         self._unreadable = unreadable
-        self._batch = WriteBatch()
+        self.batch = WriteBatch()
 
     def end(self) -> WriteBatch:
         """End the turn: return all that it changed."""
-        self.floors.save(self._batch)
-        return self._batch
+        self.floors.save(self.batch)
+        return self.batch
 
     def on_synced(self, turn: int) -> None:
         """The log is durable up to and with this turn."""
@@ -175,7 +180,7 @@ class Replica:
         held = self._lone(request.key)
         if held is None or not _is_replaced(held, request):
             return self._coordinate_among(request, now)
-        version = self._seal(request)
+        version = self.seal_next(request)
         own = {version.dot.actor: version.dot.counter}  # a range: its issuer has seen them all
         context = join(request.seen, Context({**held.context, **own}))
         if context.dots or len(context.vector) > CONTEXT_ENTRIES_MAX or now >= request.deadline_us:
@@ -192,7 +197,7 @@ class Replica:
         mine = self._load(request.key)
         earlier = find_write(mine, request.write_id)
         if earlier is None:
-            version = self._seal(request)
+            version = self.seal_next(request)
             record = put(mine, version, seen=request.seen)
         else:
             version, record = earlier, mine
@@ -265,17 +270,14 @@ class Replica:
     def _merge(self, request: ReplicaWrite) -> ReplicaWriteReply:
         key = request.key
         theirs = decode(key, request.record)
-        if (refusal := self._refusal_of(request, theirs)) is not None:
+        if (refusal := self.refusal_of(request, theirs)) is not None:
             return ReplicaWriteReply(request.id, refusal, _NOTHING)
         mine = self._load(key)
         if clashing := clashes(mine, theirs):
             self.alarms.append(f"one dot, two payloads: {clashing[0]}")
             return ReplicaWriteReply(request.id, Status.REFUSED_INVALID, _NOTHING)
         mine = self._filled(key, mine, theirs)
-        if request.kind is WriteKind.WRITE:
-            merged = self._accepted(request, mine, theirs)
-        else:
-            merged = sync(mine, theirs)
+        merged = self._merged(request, mine, theirs)
         encoded = self._store(key, merged, siblings=len(mine.versions))
         # Only now: a dot that was refused has not been here, and must not pass for superseded.
         for version in theirs.versions:
@@ -284,7 +286,8 @@ class Replica:
         is_same = core_of(encoded) == core_of(request.record)
         return ReplicaWriteReply(request.id, Status.DONE, _NOTHING if is_same else encoded)
 
-    def _refusal_of(self, request: ReplicaWrite, theirs: Record) -> Status | None:
+    def refusal_of(self, request: ReplicaWrite, theirs: Record) -> Status | None:
+        """Return why a node's write is refused at present, if it is. Raises: DamagedRecord."""
         if request.kind is not WriteKind.WRITE:
             return self.refuses
         if request.version >= len(theirs.versions):
@@ -294,9 +297,16 @@ class Replica:
             return Status.REFUSED_SKEW
         return self.refusal(is_delete=written.is_tombstone)
 
-    def _accepted(self, request: ReplicaWrite, mine: Record, theirs: Record) -> Record:
-        written = theirs.versions[request.version].dot
-        return with_vote(accept(mine, theirs, written), Vote(self.number, written))
+    def _merged(self, request: ReplicaWrite, mine: Record, theirs: Record) -> Record:
+        match request.kind:
+            case WriteKind.WRITE:
+                written = theirs.versions[request.version].dot
+                return with_vote(accept(mine, theirs, written), Vote(self.number, written))
+            case WriteKind.REPAIR:
+                return sync(mine, theirs)
+            case WriteKind.HANDOFF:
+                return take_over(mine, theirs)
+        assert_never(request.kind)
 
     def _filled(self, key: StorageKey, mine: Record, theirs: Record) -> Record:
         """Add what the floor says: a dot that was here and is here no more was superseded."""
@@ -353,39 +363,30 @@ class Replica:
         encoded = encode(key, record)
         self._keep(key, encoded)
         if is_conflict(record, self._wall_ms):
-            self._batch.put(Family.CONFLICTS, key, b"")
+            self.batch.put(Family.CONFLICTS, key, b"")
         elif siblings > 1:
-            self._batch.delete(Family.CONFLICTS, key)
+            self.batch.delete(Family.CONFLICTS, key)
         return encoded
 
     def _keep(self, key: StorageKey, encoded: Encoded) -> None:
         self._records[key] = encoded
-        self._batch.put(Family.RECORDS, key, encoded)
+        self.batch.put(Family.RECORDS, key, encoded)
         if not self._periodic or keyspace_of(key) not in self._periodic:
             self._unsynced.add(key, self.turn)
 
-    def _seal(self, request: ClientPut) -> Version:
-        return seal(
-            request.key,
-            dot=self._next_dot(self._partition(request.key)),
-            timestamp=Timestamp(request.timestamp),
-            write_id=request.write_id,
-            value=request.value,
-            expires_ms=request.expires_ms,
-            is_tombstone=request.is_delete,
-            is_explicit=request.is_explicit,
-        )
+    def seal_next(self, request: ClientPut) -> Version:
+        """Return a client's write under the next dot, which is not spent yet."""
+        return self._issuer.seal_next(request, self._partition(request.key))
 
-    def _next_dot(self, partition: Partition) -> Dot:
-        """Return the dot that the next write gets; it is spent only once the write is stored, so
-        that counters stay contiguous."""
-        return Dot(self.actor, self._counters.get(partition, 0) + 1)
+    def note_hint(self, key: StorageKey, version: Version) -> None:
+        """A write is kept for another node. No floor rises: nothing of the key is owned here."""
+        self._issuer.spend(self._partition(key), version.dot)
+        self.clock.observe(version.timestamp, self._wall_ms)
 
     def _count(self, key: StorageKey, dot: Dot) -> None:
         partition = self._partition(key)
         self.floors.add(partition, dot)
-        if dot.actor == self.actor and dot.counter > self._counters.get(partition, 0):
-            self._counters[partition] = dot.counter
+        self._issuer.spend(partition, dot)
 
     def _partition(self, key: StorageKey) -> Partition:
         return partition_of_key(key, self._partition_bits)

@@ -38,6 +38,7 @@ class Confidence(IntEnum):
     PROVISIONAL = 2
     NEWEST = 3
     SIBLINGS = 4
+    STAND_INS = 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 
-from kvnode.core.keys import StorageKey
-
 
 class Unsynced:
     """Keys by the last turn that wrote them."""
@@ -18,10 +16,10 @@ class Unsynced:
     __slots__ = ("_order", "_turns")
 
     def __init__(self) -> None:
-        self._turns: dict[StorageKey, int] = {}
-        self._order: deque[tuple[int, StorageKey]] = deque()
+        self._turns: dict[bytes, int] = {}
+        self._order: deque[tuple[int, bytes]] = deque()
 
-    def add(self, key: StorageKey, turn: int) -> None:
+    def add(self, key: bytes, turn: int) -> None:
         """Take note that a turn wrote this key; turns come in order."""
         self._turns[key] = turn
         self._order.append((turn, key))
@@ -34,7 +32,7 @@ class Unsynced:
             if turns.get(key) == written:
                 del turns[key]
 
-    def __contains__(self, key: StorageKey) -> bool:
+    def __contains__(self, key: bytes) -> bool:
         return key in self._turns
 
     def __len__(self) -> int:

@@ -149,16 +149,19 @@ def clashes(left: Record, right: Record) -> tuple[Dot, ...]:
     )
 
 
-def put(record: Record, version: Version, *, seen: Context) -> Record:
+def put(record: Record, version: Version, *, seen: Context, holds_all: bool = True) -> Record:
     """Return the state after a client's write at its coordinator.
 
     Args:
         record: what the coordinator holds.
         version: the write, under a new dot of the coordinator.
         seen: what the writer had seen: its session's or an explicit context.
+        holds_all: every earlier write of this key under that actor is held here or superseded by
+            this one, as it is for owners; a stand-in may have handed some over.
     """
-    # An entry for the whole range: the issuer of an actor's dots has seen all of them.
-    own = Context({version.dot.actor: version.dot.counter})
+    # An entry for the whole range, where the issuer of an actor's dots has seen all of them.
+    dot = version.dot
+    own = Context({dot.actor: dot.counter}) if holds_all else Context({}, frozenset((dot,)))
     context = join(join(record.context, seen), own)
     superseded = {
         old.write_id for old in record.versions if covers(seen, old.dot) or _postdates(version, old)
@@ -179,6 +182,26 @@ def accept(mine: Record, theirs: Record, written: Dot) -> Record:
     if version is None or len(merged.versions) == 1:
         return merged
     kept = {old.dot: old for old in merged.versions if not _postdates(version, old)}
+    return _assemble(merged.context, kept, merged.votes, ())
+
+
+def take_over(mine: Record, theirs: Record) -> Record:
+    """Return the state of an owner, or of a reader, after a stand-in's hint came in.
+
+    The join, and: a plain put among the hint supersedes whatever is older than it, as it would
+    have done here had it come in time. Else a write that only stand-ins took would lose to a value
+    that had been acknowledged long before it began.
+    """
+    merged = sync(mine, theirs)
+    if len(merged.versions) < 2:
+        return merged
+    dots = _dots(theirs)
+    hinted = [version for version in merged.versions if version.dot in dots]
+    kept = {
+        old.dot: old
+        for old in merged.versions
+        if not any(_postdates(version, old) for version in hinted)
+    }
     return _assemble(merged.context, kept, merged.votes, ())
 
 

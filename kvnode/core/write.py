@@ -4,17 +4,19 @@
        |--w can no longer be met, or deadline--> uncertain
        '--(before any effect: too few owners reachable) --> not applied, decided by the coordinator
 
-Laws: an owner counts once; `ok` needs w distinct owners whose logs are durable; once the write
-has had any effect it is never called `not applied`. Context and rivals of acknowledging owners
-come back with the result.
+An owner and its stand-ins are one slot: whichever of them holds the write durably, it counts once.
+
+Laws: a slot counts once; `ok` needs w distinct slots whose logs are durable; once the write has had
+any effect it is never called `not applied`. Context and rivals of those who acknowledge come back
+with the result.
 Tests: tests/unit/core/test_write.py; as whole clusters: tests/sim/.
-Source: Dynamo (SOSP 2007), section 4.5; design, sections 2.2 and 2.3.
+Source: Dynamo (SOSP 2007), section 4.5; design, sections 2.2, 2.3 and 2.7.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kvnode.core.hlc import Timestamp
@@ -26,6 +28,7 @@ from kvnode.core.messages import (
     NodeNumber,
     Outcome,
     PutResult,
+    ReplicaWrite,
     ReplyReport,
 )
 from kvnode.core.record import Encoded
@@ -53,8 +56,11 @@ class WriteOp:
         "_merging_at",
         "_newer",
         "_own",
+        "_silent",
+        "_slot_of",
         "_stands_alone",
         "_version",
+        "message",
         "origin",
         "owners",
         "request",
@@ -64,6 +70,7 @@ class WriteOp:
     def __init__(
         self,
         request: ClientPut,
+        message: ReplicaWrite,
         version: Version,
         record: Record,
         *,
@@ -72,12 +79,17 @@ class WriteOp:
         started_us: Instant,
     ) -> None:
         self.request = request
+        self.message = message
+        """What owners are sent, and stand-ins for those who turn out to be away."""
         self.origin = origin
         self.owners = owners
         self.started_us = started_us
         self._version = version
+        self._slot_of: dict[NodeNumber, NodeNumber] = {}
+        """Whom each stand-in stands in for."""
         self._acked: dict[NodeNumber, int] = {}
         self._failed: dict[NodeNumber, ReplyReport] = {}
+        self._silent: dict[NodeNumber, None] = {}
         self._context: Context = NOTHING_SEEN
         self._merges = 0
         self._merging_at: NodeNumber | None = None
@@ -88,13 +100,38 @@ class WriteOp:
         self._learn(record)
 
     def is_awaiting(self, node: NodeNumber) -> bool:
-        """Say whether this owner's answer is still out."""
-        return node in self.owners and node not in self._acked and node not in self._failed
+        """Say whether this node's answer is still out."""
+        is_ours = node in self.owners or node in self._slot_of
+        return is_ours and node not in self._acked and node not in self._failed
+
+    def takes_part(self, node: NodeNumber) -> bool:
+        """Say whether this node was asked to hold the write, for itself or for another."""
+        return node in self.owners or node in self._slot_of
+
+    def slot_of(self, node: NodeNumber) -> NodeNumber:
+        """Return the owner whose slot a node fills: its own, or that of whom it stands in for."""
+        return self._slot_of.get(node, node)
+
+    def wants_stand_in(self, owner: NodeNumber) -> bool:
+        """Say whether nobody who is likely to answer fills this owner's slot."""
+        return not any(
+            node in self._acked or (self.is_awaiting(node) and node not in self._silent)
+            for node in self._holders(owner)
+        )
+
+    def add_stand_in(self, owner: NodeNumber, node: NodeNumber) -> None:
+        """A node was asked to keep the write for an owner."""
+        assert not self.takes_part(node)
+        self._slot_of[node] = owner
+
+    def on_silent(self, node: NodeNumber) -> None:
+        """A node is taking suspiciously long; it may yet answer."""
+        self._silent[node] = None
 
     def on_ack(self, node: NodeNumber, state: Record | None, now: Instant) -> PutResult | None:
-        """An owner holds the write durably; `state` is what it holds if that is not what was
-        sent. Returns the result once w owners do."""
-        if node not in self.owners or node in self._acked:
+        """A node holds the write durably; `state` is what it holds if that is not what was
+        sent. Returns the result once w slots are filled."""
+        if not self.takes_part(node) or node in self._acked:
             return None
         self._acked[node] = now - self.started_us
         self._failed.pop(node, None)
@@ -115,11 +152,14 @@ class WriteOp:
         return self._result_if_met()
 
     def on_failure(self, node: NodeNumber, answer: str, now: Instant) -> Failure | None:
-        """An owner refused or cannot be reached. Returns a failure once w is out of reach."""
+        """A node refused or cannot be reached. Returns a failure once w is out of reach."""
         if not self.is_awaiting(node):
             return None
         self._failed[node] = ReplyReport(node, answer, now - self.started_us)
-        if len(self.owners) - len(self._failed) >= self.request.w:
+        open_slots = sum(
+            any(node not in self._failed for node in self._holders(owner)) for owner in self.owners
+        )
+        if open_slots >= self.request.w:
             return None
         return self._uncertain("too few owners can still acknowledge", now)
 
@@ -145,9 +185,16 @@ class WriteOp:
         if not self._version.is_explicit:
             self._newer = max(self._newer, newest_rival(state, self._version))
 
+    def _holders(self, owner: NodeNumber) -> list[NodeNumber]:
+        return [owner, *(node for node, slot in self._slot_of.items() if slot == owner)]
+
     def _result_if_met(self) -> PutResult | None:
-        uncounted = self._merges > 0 and self._merging_at in self._acked
-        return self._result() if len(self._acked) - uncounted >= self.request.w else None
+        if len(self._acked) < self.request.w:
+            return None
+        counted = [n for n in self._acked if not (self._merges and n == self._merging_at)]
+        if self._slot_of:
+            counted = list({self.slot_of(node): None for node in counted})
+        return self._result() if len(counted) >= self.request.w else None
 
     def _result(self) -> PutResult:
         # The context is sealed by the coordinator, which holds the cluster's key.
@@ -155,7 +202,8 @@ class WriteOp:
 
     def _uncertain(self, why: str, now: Instant) -> Failure:
         w = self.request.w
-        text = f"{len(self._acked)} of {w} owners acknowledged: {why}"
+        filled = len({self.slot_of(node) for node in self._acked})
+        text = f"{filled} of {w} owners acknowledged: {why}"
         return Failure(
             self.request.id, ErrorCode.UNCERTAIN, Outcome.UNCERTAIN, text, 0, self._replies(now)
         )
@@ -166,23 +214,47 @@ class WriteOp:
             ReplyReport(node, "acknowledged", self._acked[node])
             if node in self._acked
             else self._failed.get(node, ReplyReport(node, "pending", waited))
-            for node in self.owners
+            for node in (*self.owners, *self._slot_of)
         )
 
 
 @dataclass(slots=True)
 class ForwardOp:
-    """A write that an owner coordinates for this node's client."""
+    """A write that an owner coordinates for this node's client.
+
+    Sent to a second one when the first is silent: it is one write, by its id. From then on nobody
+    can say that it was not applied.
+    """
 
     request: ClientPut
     origin: int
-    owner: NodeNumber
+    sent_to: list[NodeNumber]
+    over: dict[NodeNumber, Outcome] = field(default_factory=dict)
+    """Who answered that it failed, and how; UNCERTAIN also for those whose answer is lost."""
 
     def is_awaiting(self, node: NodeNumber) -> bool:
         """Say whether this owner's answer is still out."""
-        return node == self.owner
+        return node in self.sent_to and node not in self.over
+
+    def on_answer(self, node: NodeNumber, reply: PutResult | Failure) -> PutResult | Failure | None:
+        """An owner has the outcome; returns what the client is told, if that is settled."""
+        if isinstance(reply, Failure):
+            self.over[node] = reply.outcome
+            if len(self.over) < len(self.sent_to):
+                return None
+            if reply.outcome is Outcome.NOT_APPLIED and self._may_be_applied():
+                return self.on_lost("one that was silent may have applied it")
+        return reply._replace(id=self.request.id)
+
+    def on_unreachable(self, node: NodeNumber, why: str) -> Failure | None:
+        """The link to an owner is gone; returns what the client is told if nobody is left."""
+        self.over[node] = Outcome.UNCERTAIN
+        return None if len(self.over) < len(self.sent_to) else self.on_lost(why)
 
     def on_lost(self, why: str) -> Failure:
         """Its owner, or the time, is gone: it may have been applied there."""
         text = f"sent on to an owner of the key, but {why}"
         return Failure(self.request.id, ErrorCode.UNCERTAIN, Outcome.UNCERTAIN, text, 0, ())
+
+    def _may_be_applied(self) -> bool:
+        return any(outcome is not Outcome.NOT_APPLIED for outcome in self.over.values())

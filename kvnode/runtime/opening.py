@@ -15,6 +15,7 @@ from pathlib import Path
 
 from kvnode.core.batch import Family
 from kvnode.core.floors import Floors
+from kvnode.core.hints import Hints
 from kvnode.core.node import Node
 from kvnode.core.topology import NodeId, Topology
 from kvnode.runtime.birth import Birth
@@ -72,6 +73,7 @@ def open_node(
             limits=config.limits,
             cluster_key=birth.key,
             floors=_known_floors(engine),
+            hints=_known_hints(engine, config.limits.hint_bytes),
         )
         place = place_of(folder.path)
         identity = Identity(
@@ -92,6 +94,12 @@ def _known_floors(engine: RocksEngine) -> Floors:
     else:
         floors.load(_scan_all(engine, Family.FLOORS))
     return floors
+
+
+def _known_hints(engine: RocksEngine, bytes_max: int) -> Hints:
+    hints = Hints(bytes_max=bytes_max)
+    hints.load(_scan_all(engine, Family.HINTS))
+    return hints
 
 
 def _known_topology(engine: Engine, born: Topology) -> Topology:

@@ -159,7 +159,7 @@ def parse_frame(data: bytes) -> peer_pb2.PeerFrame:
 
 
 def _encode_writes(columns: peer_pb2.ReplicaWrites, group: list[Any], now: Instant) -> None:
-    ids, keys, records, deadlines, kinds, versions = zip(*group, strict=True)
+    ids, keys, records, deadlines, kinds, versions, owners = zip(*group, strict=True)
     columns.id.extend(ids)
     columns.key.extend(keys)
     columns.record.extend(records)
@@ -168,6 +168,8 @@ def _encode_writes(columns: peer_pb2.ReplicaWrites, group: list[Any], now: Insta
         columns.kind.extend(kinds)
     if any(versions):
         columns.version.extend(versions)
+    if any(owners):
+        columns.stand_in_for.extend(owners)
 
 
 def _decode_writes(columns: peer_pb2.ReplicaWrites, now: Instant) -> list[ReplicaWrite]:
@@ -181,6 +183,7 @@ def _decode_writes(columns: peer_pb2.ReplicaWrites, now: Instant) -> list[Replic
             [now + 1_000 * left for left in _full(columns.timeout_ms, count)],
             [_one_of(_KINDS, kind) for kind in _column(columns.kind, count, 0)],
             _column(columns.version, count, 0),
+            _column(columns.stand_in_for, count, 0),
         )
     )
 
@@ -207,12 +210,14 @@ def _decode_write_replies(columns: peer_pb2.ReplicaWriteReplies) -> list[Replica
 
 
 def _encode_reads(columns: peer_pb2.ReplicaReads, group: list[Any], now: Instant) -> None:
-    ids, keys, deadlines, watermarks = zip(*group, strict=True)
+    ids, keys, deadlines, watermarks, are_stand_ins = zip(*group, strict=True)
     columns.id.extend(ids)
     columns.key.extend(keys)
     columns.timeout_ms.extend([max(0, (at - now) // 1_000) for at in deadlines])
     if any(watermarks):
         columns.watermark.extend(watermarks)
+    if any(are_stand_ins):
+        columns.stand_in.extend(are_stand_ins)
 
 
 def _decode_reads(columns: peer_pb2.ReplicaReads, now: Instant) -> list[ReplicaRead]:
@@ -224,6 +229,7 @@ def _decode_reads(columns: peer_pb2.ReplicaReads, now: Instant) -> list[ReplicaR
             _keys(columns.key, count),
             [now + 1_000 * left for left in _full(columns.timeout_ms, count)],
             _watermarks(columns.watermark, count),
+            map(bool, _column(columns.stand_in, count, 0)),
         )
     )
 

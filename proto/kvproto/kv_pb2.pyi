@@ -65,6 +65,8 @@ class _ConfidenceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Confidence
     """concurrent versions; the keyspace resolves by newest"""
     SIBLINGS: _Confidence.ValueType  # 4
     """concurrent versions; the keyspace leaves it to the client"""
+    STAND_INS: _Confidence.ValueType  # 5
+    """agreed, but fewer than r owners answered: stand-ins made up the number"""
 
 class Confidence(_Confidence, metaclass=_ConfidenceEnumTypeWrapper): ...
 
@@ -78,6 +80,8 @@ NEWEST: Confidence.ValueType  # 3
 """concurrent versions; the keyspace resolves by newest"""
 SIBLINGS: Confidence.ValueType  # 4
 """concurrent versions; the keyspace leaves it to the client"""
+STAND_INS: Confidence.ValueType  # 5
+"""agreed, but fewer than r owners answered: stand-ins made up the number"""
 Global___Confidence: _TypeAlias = Confidence  # noqa: Y015
 
 class _ErrorCode:

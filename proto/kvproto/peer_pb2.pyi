@@ -35,6 +35,8 @@ class _WriteKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WriteKind.V
     """straight from its coordinator: casts a vote"""
     REPAIR: _WriteKind.ValueType  # 1
     """merges, casts none"""
+    HANDOFF: _WriteKind.ValueType  # 2
+    """from a stand-in: a plain put supersedes what is older; casts none"""
 
 class WriteKind(_WriteKind, metaclass=_WriteKindEnumTypeWrapper): ...
 
@@ -42,6 +44,8 @@ WRITE: WriteKind.ValueType  # 0
 """straight from its coordinator: casts a vote"""
 REPAIR: WriteKind.ValueType  # 1
 """merges, casts none"""
+HANDOFF: WriteKind.ValueType  # 2
+"""from a stand-in: a plain put supersedes what is older; casts none"""
 Global___WriteKind: _TypeAlias = WriteKind  # noqa: Y015
 
 class _ReplyStatus:
@@ -259,6 +263,7 @@ class ReplicaWrites(_message.Message):
     TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    STAND_IN_FOR_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -279,6 +284,10 @@ class ReplicaWrites(_message.Message):
     def version(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """WRITE: index of the version that is being written"""
 
+    @_builtins.property
+    def stand_in_for(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """number of the absent owner for whom the receiver is to keep"""
+
     def __init__(
         self,
         *,
@@ -288,10 +297,11 @@ class ReplicaWrites(_message.Message):
         timeout_ms: _abc.Iterable[_builtins.int] | None = ...,
         kind: _abc.Iterable[_builtins.int] | None = ...,
         version: _abc.Iterable[_builtins.int] | None = ...,
+        stand_in_for: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "key", b"key", "kind", b"kind", "record", b"record", "timeout_ms", b"timeout_ms", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "key", b"key", "kind", b"kind", "record", b"record", "stand_in_for", b"stand_in_for", "timeout_ms", b"timeout_ms", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -337,6 +347,7 @@ class ReplicaReads(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     WATERMARK_FIELD_NUMBER: _builtins.int
+    STAND_IN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -345,6 +356,10 @@ class ReplicaReads(_message.Message):
     def timeout_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
     def watermark(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    @_builtins.property
+    def stand_in(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """1: what do you keep of this key for its owners?"""
+
     def __init__(
         self,
         *,
@@ -352,10 +367,11 @@ class ReplicaReads(_message.Message):
         key: _abc.Iterable[_builtins.bytes] | None = ...,
         timeout_ms: _abc.Iterable[_builtins.int] | None = ...,
         watermark: _abc.Iterable[_builtins.bytes] | None = ...,
+        stand_in: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "key", b"key", "timeout_ms", b"timeout_ms", "watermark", b"watermark"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "key", b"key", "stand_in", b"stand_in", "timeout_ms", b"timeout_ms", "watermark", b"watermark"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kvnode.core.batch import Family, WriteBatch
+from kvnode.core.hints import decode_hint, split_hint_key
 from kvnode.core.keys import StorageKey
 from kvnode.core.messages import NodeNumber
 from kvnode.core.record import core_of, decode
@@ -79,6 +80,8 @@ class Watch:
         self.reads: list[Read] = []
         self.dots: dict[bytes, set[Dot]] = {}
         """The dots of each client write."""
+        self.healed_us: int | None = None
+        """Since when no fault is left and nothing waits for its owner."""
         self._cluster = cluster
         self._payloads: dict[tuple[StorageKey, Dot], int] = {}
         self._known: dict[tuple[NodeNumber, StorageKey], Context] = {}
@@ -94,15 +97,23 @@ class Watch:
                 key = StorageKey(name)
                 record = decode(key, data)
                 self._cluster.tell("store", node, Stored(key, record))
-                self._check_record(node, key, record)
+                self._check_record(key, record)
+                self._check_seen(node, key, record)
+            elif family is Family.HINTS and data is not None:
+                owner, key = split_hint_key(name)
+                record = decode(key, decode_hint(data).record)
+                self._cluster.tell("hint", node, owner, Stored(key, record))
+                self._check_record(key, record)
 
-    def _check_record(self, node: NodeNumber, key: StorageKey, record: Record) -> None:
+    def _check_record(self, key: StorageKey, record: Record) -> None:
         check(record)
         for version in record.versions:
             self.dots.setdefault(version.write_id, set()).add(version.dot)
             known = self._payloads.setdefault((key, version.dot), version.checksum)
             if known != version.checksum:
                 self._cluster.fail(key, f"invariant 3: {version.dot} names two payloads")
+
+    def _check_seen(self, node: NodeNumber, key: StorageKey, record: Record) -> None:
         if not covers_all(record.context, self._known.get((node, key), NOTHING_SEEN)):
             self._cluster.fail(key, f"invariant 4: what node {node} has seen has shrunk")
         self._known[node, key] = record.context
@@ -115,9 +126,11 @@ class Watch:
         candidates = [w for w in self._of(read.key) if w.value == read.value]
         if read.value is None and not before:
             return
+        if read.value is None and self._may_miss(read):
+            return
         if not candidates:
             self._cluster.fail(read.key, f"invariant 5: read {read.value!r}, which nobody wrote")
-        if all(self._is_out(each, before) for each in candidates):
+        if all(self._is_out(each, before, read) for each in candidates):
             told = [(w.value, w.outcome) for w in before]
             self._cluster.fail(
                 read.key, f"invariant 2, 5 or 6: read {read.value!r} begun after {told}"
@@ -157,22 +170,42 @@ class Watch:
     def _acknowledged(self, key: StorageKey) -> list[Write]:
         return [write for write in self._of(key) if write.outcome == OK]
 
-    def _is_out(self, write: Write, acknowledged: list[Write]) -> bool:
-        """Say whether no reader may be given this write after those acknowledged ones."""
+    def _is_out(self, write: Write, acknowledged: list[Write], read: Read) -> bool:
+        """Say whether no reader may be given this write after those acknowledged ones.
+
+        With sloppy quorums a reader may miss what stand-ins hold until they have handed it over:
+        order is kept once all is healed. A put by a clock that lags may then turn out older than
+        one that was acknowledged before it began, of which the stand-ins could not tell it.
+        """
         if write.outcome == NOT_APPLIED:
             return True
-        return any(self._supersedes(later, write) for later in acknowledged)
+        if not self._cluster.keyspace.sloppy:
+            return any(self._supersedes(later, write) for later in acknowledged)
+        if self._may_miss(read):
+            return False
+        return any(
+            self._is_seen_by(later, write)
+            or (self._supersedes(later, write) and min(later.stamps) > max(write.stamps))
+            for later in acknowledged
+        )
+
+    def _may_miss(self, read: Read) -> bool:
+        is_early = self.healed_us is None or read.began_us < self.healed_us
+        return self._cluster.keyspace.sloppy and is_early
 
     def _supersedes(self, later: Write, write: Write) -> bool:
         if later is write:
             return False
-        dots = self._dots_of(write)
-        if dots and all(covers(later.seen, dot) for dot in dots):
+        if self._is_seen_by(later, write):
             return True
         ended = write.ended_us if write.outcome == OK else None
         if later.is_explicit or later.may_lose:
             return False
         return ended is not None and ended < later.began_us
+
+    def _is_seen_by(self, later: Write, write: Write) -> bool:
+        dots = self._dots_of(write)
+        return later is not write and bool(dots) and all(covers(later.seen, dot) for dot in dots)
 
     def _has_successor(self, write: Write) -> bool:
         return any(

@@ -21,6 +21,7 @@ from typing import TypeVar
 from kvnode.core.batch import Family, WriteBatch
 from kvnode.core.bounds import Limits
 from kvnode.core.floors import Floors
+from kvnode.core.hints import Hints
 from kvnode.core.keys import StorageKey, partition_of_key
 from kvnode.core.messages import (
     ClientGet,
@@ -85,6 +86,8 @@ class Host:
         self._lives += 1
         floors = Floors()
         floors.load(self.engine.scan(Family.FLOORS, b"", None, _SCAN))
+        hints = Hints(bytes_max=world.limits.hint_bytes)
+        hints.load(self.engine.scan(Family.HINTS, b"", None, 1 << 20))
         self.life = Node(
             number=self.number,
             actor=world.new_actor(self.number),
@@ -92,6 +95,7 @@ class Host:
             limits=world.limits,
             cluster_key=CLUSTER_KEY,
             floors=floors,
+            hints=hints,
         )
         self.life.replica.is_proven = self.is_proven
         world.tell("start", self.number, f"{self.life.replica.actor:x}")
@@ -248,7 +252,7 @@ class Cluster:
         self.seed = seed
         self.now_us = 0
         self.limits = limits or Limits()
-        self.keyspace = keyspace or Keyspace(name="default")
+        self.keyspace = keyspace or Keyspace(name="default", sloppy=False)
         self.topology = _topology(nodes, self.keyspace)
         self.watch = Watch(self)
         self.stories: dict[bytes, list[str]] = {}

@@ -35,7 +35,7 @@ from tests.support.scale import scaled
 
 KEY = b"k"
 NAME = encode_key("default", KEY)
-SIBLINGS = Keyspace(name="default", resolve=Resolve.SIBLINGS)
+SIBLINGS = Keyspace(name="default", sloppy=False, resolve=Resolve.SIBLINGS)
 
 
 def cluster_of(seed: int, *, keyspace: Keyspace | None = None) -> Cluster:
@@ -98,9 +98,9 @@ def test_every_random_history_ends_well(rng: random.Random) -> None:
     "keyspace",
     [
         SIBLINGS,
-        Keyspace(name="default", resolve=Resolve.NEWEST),
-        Keyspace(name="default", n=5, r=3, w=3),
-        Keyspace(name="default", r=3, w=3),
+        Keyspace(name="default", sloppy=False, resolve=Resolve.NEWEST),
+        Keyspace(name="default", sloppy=False, n=5, r=3, w=3),
+        Keyspace(name="default", sloppy=False, r=3, w=3),
     ],
     ids=["siblings", "newest", "five owners", "all of three"],
 )

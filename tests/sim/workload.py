@@ -20,6 +20,7 @@ from tests.sim.cluster import Cluster
 KEYS = (b"a", b"b")
 _LAGS_MS = (0, 0, 2_000, 20_000)
 _SETTLE_US = 12_000_000
+_HANDOFF_US = 60_000_000
 
 
 class Trial:
@@ -92,10 +93,17 @@ class Trial:
         cluster.heal()
         self.start_all()
         cluster.run(_SETTLE_US)
+        cluster.run(_HANDOFF_US, until=lambda: not self._hints())
+        assert not self._hints(), f"seed {cluster.seed}: hints that never left"
+        cluster.watch.healed_us = cluster.now_us
         for key in KEYS:
             self._mend(key)
         cluster.watch.check_all_reads()
         self._check_idle()
+
+    def _hints(self) -> int:
+        lives = (host.life for host in self.cluster.hosts.values())
+        return sum(life.hints.pending for life in lives if life is not None)
 
     def _mend(self, key: bytes) -> None:
         name = encode_key(self.cluster.keyspace.name, key)
@@ -115,7 +123,9 @@ class Trial:
             life = host.life
             assert life is not None
             assert life.coordinator.in_flight == 0, self.cluster.seed
+            assert life.handoff.under_way == 0, self.cluster.seed
             life.replica.floors.check()
+            life.hints.check()
 
     def _next_value(self) -> bytes:
         self._values += 1

@@ -15,6 +15,7 @@ from kvnode.core.bounds import SIBLINGS_MAX, Limits
 from kvnode.core.context import open_context
 from kvnode.core.coordinator import Coordinator
 from kvnode.core.floors import Floors
+from kvnode.core.hints import Hints
 from kvnode.core.hlc import Clock
 from kvnode.core.keys import StorageKey, partition_of_key
 from kvnode.core.messages import (
@@ -36,9 +37,11 @@ from kvnode.core.messages import (
     Status,
     WriteKind,
 )
+from kvnode.core.operations import OPERATION_ID_MAX
 from kvnode.core.record import Encoded, decode, encode
 from kvnode.core.replica import Replica
 from kvnode.core.resolve import Confidence
+from kvnode.core.standin import StandIn
 from kvnode.core.versions import Context, Record, Vote
 from tests.unit.core.builders import (
     CLUSTER_KEY,
@@ -77,10 +80,16 @@ class Desk:
         self.replica = Replica(
             ME, 1, topology(members), Clock(max_skew_ms=self.limits.max_skew_ms), Floors()
         )
+        self.hints = Hints(bytes_max=self.limits.hint_bytes)
         self.desk = Coordinator(
-            self.replica, self.limits, cluster_key=CLUSTER_KEY, first_id=FIRST_ID
+            self.replica,
+            StandIn(self.replica, self.hints),
+            self.limits,
+            cluster_key=CLUSTER_KEY,
+            first_id=FIRST_ID,
         )
-        self.desk.reachable.update(reachable)
+        for node in reachable:
+            self.desk.on_peer_up(node)
         self.held: dict[StorageKey, bytes | None] = {KEY: None}
         self.unreadable: set[StorageKey] = set()
         self.out = Outbox()
@@ -88,6 +97,7 @@ class Desk:
     def begin(self, now: Instant = NOW) -> Coordinator:
         self.out = Outbox()
         self.replica.begin(self.held, self.unreadable, WALL_MS)
+        self.hints.begin({}, frozenset(), self.replica.batch, WALL_MS)
         self.desk.begin(self.out, now, WALL_MS)
         return self.desk
 
@@ -130,8 +140,8 @@ class Desk:
         self.begin(at(10)).on_read_reply(node, reply)
         self.end()
 
-    def hear_forward(self, reply: PutResult | Failure) -> None:
-        self.begin(at(10)).on_forward_reply(reply)
+    def hear_forward(self, node: NodeNumber, reply: PutResult | Failure) -> None:
+        self.begin(at(10)).on_forward_reply(node, reply)
         self.end()
 
     def lose(self, node: NodeNumber) -> None:
@@ -411,7 +421,7 @@ def test_a_write_of_a_key_that_others_own_is_sent_on_to_one_of_them() -> None:
     assert desk.desk.owns(key, 3) is False
     assert owner != ME
     assert message == put(key=key, id=FIRST_ID + 1)
-    desk.hear_forward(PutResult(FIRST_ID + 1, b"sealed there", (owner,), 7))
+    desk.hear_forward(owner, PutResult(FIRST_ID + 1, b"sealed there", (owner,), 7))
     assert desk.result() == PutResult(8, b"sealed there", (owner,), 7)
     assert desk.desk.in_flight == 0
 
@@ -419,10 +429,11 @@ def test_a_write_of_a_key_that_others_own_is_sent_on_to_one_of_them() -> None:
 def test_the_failure_of_a_write_that_was_sent_on_comes_back_as_it_is() -> None:
     desk, key = elsewhere()
     desk.put(key=key)
+    owner, _ = sent_on(desk)
     there = Failure(
         FIRST_ID + 1, ErrorCode.UNAVAILABLE, Outcome.NOT_APPLIED, "too few", 0, replies=()
     )
-    desk.hear_forward(there)
+    desk.hear_forward(owner, there)
     assert desk.failure() == there._replace(id=8)
 
 
@@ -522,7 +533,7 @@ def test_a_stray_answer_never_swallows_an_operation_of_another_kind(kind: str) -
     else:
         desk.put()
         desk.hear_read(2, None)
-    desk.hear_forward(PutResult(FIRST_ID + 1, b"", (), 0))
+    desk.hear_forward(2, PutResult(FIRST_ID + 1, b"", (), 0))
     assert desk.answers == []
     assert desk.desk.in_flight == 1
 
@@ -531,7 +542,7 @@ def test_answers_to_an_operation_that_never_was_are_ignored() -> None:
     desk = Desk()
     desk.hear_write(2, op_id=9)
     desk.hear_read(2, None, op_id=9)
-    desk.hear_forward(PutResult(9, b"", (), 0))
+    desk.hear_forward(2, PutResult(9, b"", (), 0))
     assert desk.answers == []
 
 
@@ -698,7 +709,11 @@ def test_every_read_is_answered_by_its_deadline() -> None:
 def test_ids_go_round_past_the_last_and_leave_out_that_of_repairs_nobody_waits_for() -> None:
     desk = Desk()
     desk.desk = Coordinator(
-        desk.replica, desk.limits, cluster_key=CLUSTER_KEY, first_id=(1 << 64) - 2
+        desk.replica,
+        StandIn(desk.replica, desk.hints),
+        desk.limits,
+        cluster_key=CLUSTER_KEY,
+        first_id=OPERATION_ID_MAX - 1,
     )
     desk.held.clear()
     taken = []
@@ -707,4 +722,4 @@ def test_ids_go_round_past_the_last_and_leave_out_that_of_repairs_nobody_waits_f
         [ask] = desk.sent(ME)
         assert isinstance(ask, ReplicaRead)
         taken.append(ask.id)
-    assert taken == [(1 << 64) - 1, 1]
+    assert taken == [OPERATION_ID_MAX, 1]

@@ -46,8 +46,7 @@ def report_of(op: ReadOp, node: int) -> ReplicaReport:
 
 def heard(op: ReadOp, node: int, answer: ReplicaReadReply, after_us: int = 250) -> ReadOp:
     op.asked.append(node)
-    op.heard[node] = answer
-    op.heard_at[node] = after_us
+    op.heard.add(node, answer, after_us)
     return op
 
 
@@ -121,7 +120,7 @@ def test_owners_that_were_not_asked_and_that_are_silent_are_told_apart() -> None
 )
 def test_only_damage_is_a_failed_checksum(answer: str, checksum: str) -> None:
     op = read()
-    op.failed[3] = answer
+    op.heard.failed[3] = answer
     report = report_of(op, 3)
     assert (report.answer, report.checksum, report.versions) == (answer, checksum, ())
 

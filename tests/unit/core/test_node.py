@@ -9,6 +9,7 @@ import pytest
 from kvnode.core.batch import Family
 from kvnode.core.bounds import Limits
 from kvnode.core.floors import Floors
+from kvnode.core.hints import Hints
 from kvnode.core.keys import StorageKey
 from kvnode.core.messages import (
     ClientOps,
@@ -64,6 +65,7 @@ class Life:
             limits=Limits(),
             cluster_key=CLUSTER_KEY,
             floors=Floors(),
+            hints=Hints(bytes_max=1 << 20),
         )
         self.store: dict[StorageKey, bytes] = {}
         self.unreadable: set[StorageKey] = set()

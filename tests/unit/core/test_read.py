@@ -19,6 +19,7 @@ from kvnode.core.messages import (
     NodeNumber,
     Outcome,
     ReplicaReadReply,
+    ReplicaWriteReply,
     Status,
 )
 from kvnode.core.read import Phase, ReadOp
@@ -61,6 +62,9 @@ class Effects:
     answers: list[tuple[Decision, Record]] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     now_ms: int = WALL_MS
+    others: Sequence[NodeNumber] = ()
+    """Stand-ins."""
+    suspects: Sequence[NodeNumber] = ()
 
     def ask(self, op: ReadOp, node: NodeNumber) -> None:
         self.asked.append(node)
@@ -70,6 +74,12 @@ class Effects:
 
     def wake(self, op: ReadOp, at: Instant) -> None:
         self.wakes.append(at - NOW)
+
+    def stand_ins(self, op: ReadOp) -> Sequence[NodeNumber]:
+        return self.others
+
+    def is_suspect(self, node: NodeNumber) -> bool:
+        return node in self.suspects
 
     def finish(self, op: ReadOp, decision: Decision, merged: Record) -> None:
         self.answers.append((decision, merged))
@@ -153,8 +163,11 @@ class Reading:
     def lose(self, node: NodeNumber, after_us: int = 10) -> None:
         self.op.on_unreachable(node, at(after_us), self.fx)
 
-    def mend(self, node: NodeNumber, status: Status = Status.DONE) -> None:
-        self.op.on_mended(node, status, self.fx)
+    def mend(
+        self, node: NodeNumber, status: Status = Status.DONE, brings: Record | None = None
+    ) -> None:
+        data = encode(KEY, brings) if brings is not None else Encoded(b"")
+        self.op.on_mended(node, ReplicaWriteReply(7, status, data), at(30), self.fx)
 
     def wake(self, after_us: int) -> None:
         self.op.on_wake(at(after_us), self.fx)
@@ -225,7 +238,7 @@ def test_an_owner_is_heard_once_and_strangers_never() -> None:
     read.hear(1, OLD)
     read.hear(1, NEW)
     assert read.fx.is_open
-    assert list(read.op.heard) == [1]
+    assert list(read.op.heard.replies) == [1]
 
 
 def test_what_comes_after_the_answer_changes_nothing() -> None:
@@ -237,7 +250,7 @@ def test_what_comes_after_the_answer_changes_nothing() -> None:
     read.mend(3)
     read.wake(DEADLINE_US)
     assert len(read.fx.answers) == 1
-    assert 3 not in read.op.heard
+    assert 3 not in read.op.heard.replies
 
 
 # ---- descent and repair -------------------------------------------------------------------------
@@ -533,8 +546,8 @@ def test_a_damaged_reply_counts_as_an_abstention(cut: int | None, order: tuple[i
     read = Reading()
     for node in order:
         read.hear_bytes(node, bad if node == 1 else encode(KEY, NEW))
-    assert 1 not in read.op.heard
-    assert read.op.failed[1].startswith("damaged: ")
+    assert 1 not in read.op.heard.replies
+    assert read.op.heard.failed[1].startswith("damaged: ")
     assert read.fx.asked == [1, 2, 3]
     read.hear(3, NEW)
     assert read.fx.value == b"b1"
@@ -604,7 +617,7 @@ def test_a_reply_from_an_owner_taken_for_lost_counts() -> None:
     read.hear(1, OLD)
     read.hear(2, OLD)
     assert read.fx.value == b"a1"
-    assert 1 not in read.op.failed
+    assert 1 not in read.op.heard.failed
 
 
 # ---- time ---------------------------------------------------------------------------------------
@@ -746,4 +759,4 @@ def test_a_story_with_a_damaged_reply_mends_only_those_that_were_heard() -> None
     read.hear_bytes(2, encode(KEY, OLD)[:-1] + b"#")
     read.hear(3, None)
     assert read.fx.mended == {3: OLD}
-    assert read.op.failed[2].startswith("damaged: ")
+    assert read.op.heard.failed[2].startswith("damaged: ")

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 from typing import Any
 
-from kvnode.core.messages import ErrorCode, Failure, Instant, Outcome, PutResult, ReplyReport
+from kvnode.core.messages import (
+    ErrorCode,
+    Failure,
+    Instant,
+    Outcome,
+    PutResult,
+    ReplicaWrite,
+    ReplyReport,
+    WriteKind,
+)
+from kvnode.core.record import encode
 from kvnode.core.versions import Context, Record
 from kvnode.core.write import WriteOp
-from tests.unit.core.builders import NOW, at, context, put, record, stamp, version, write_id
+from tests.unit.core.builders import KEY, NOW, at, context, put, record, stamp, version, write_id
 
 OWNERS = (1, 2, 3)
 MINE = version("a1", ms=5)
 
 
 def write(w: int = 2, state: Record | None = None, **request: Any) -> WriteOp:
+    held = record(MINE) if state is None else state
     return WriteOp(
         put(w=w, **request),
+        ReplicaWrite(8, KEY, encode(KEY, held), at(5_000_000), WriteKind.WRITE, 0),
         MINE,
-        record(MINE) if state is None else state,
+        held,
         origin=0,
         owners=OWNERS,
         started_us=NOW,
@@ -185,10 +197,12 @@ def test_an_older_sibling_and_a_twin_are_no_rivals() -> None:
 
 def test_an_explicit_write_has_no_rivals_since_it_asked_to_stand_beside_them() -> None:
     mine = version("a1", ms=5, is_explicit=True)
+    state = record(mine, version("b4", ms=9))
     op = WriteOp(
         put(w=1, is_explicit=True),
+        ReplicaWrite(8, KEY, encode(KEY, state), at(5_000_000), WriteKind.WRITE, 0),
         mine,
-        record(mine, version("b4", ms=9)),
+        state,
         origin=0,
         owners=OWNERS,
         started_us=NOW,

@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 
 from kvnode.core.bounds import Limits
 from kvnode.core.floors import Floors
+from kvnode.core.hints import Hints
 from kvnode.core.messages import Instant, NodeNumber, PeerMessage, Result, SessionId
 from kvnode.core.node import Node
 from kvnode.core.topology import NodeId, Topology
@@ -45,6 +46,7 @@ def node(cluster: Topology | None = None, *, number: int = 1, **limits: Any) -> 
         limits=Limits(**limits),
         cluster_key=CLUSTER_KEY,
         floors=Floors(),
+        hints=Hints(bytes_max=1 << 20),
     )
 
 
