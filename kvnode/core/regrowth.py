@@ -12,13 +12,12 @@ Left out: when to do it (kvnode.core.upkeep).
 
 from __future__ import annotations
 
-import struct
 from array import array
 from collections.abc import Sequence
 
 from kvnode.core.batch import WriteBatch
 from kvnode.core.keys import Partition, StorageKey
-from kvnode.core.trees import LEAVES, Trees, fingerprint
+from kvnode.core.trees import LEAVES, Trees, fingerprint_of_any
 
 _BEHIND_ALL = b"\xff" * 9
 """A token of eight such bytes is followed by a keyspace's name, which is text."""
@@ -60,7 +59,7 @@ class Regrowth:
         for name, data in pairs:
             key = StorageKey(name)
             if key not in self._changed:
-                self._add(key, _fingerprint(key, data))
+                self._add(key, fingerprint_of_any(key, data))
         for key, after in self._changed.items():
             if covered is None or key <= covered:
                 self._add(key, after)
@@ -78,11 +77,3 @@ class Regrowth:
         if leaves is None:
             leaves = self._leaves[n] = array("Q", bytes(8 * LEAVES))
         leaves[self._trees.leaf_of(key)] ^= xor
-
-
-def _fingerprint(key: StorageKey, data: bytes) -> int:
-    try:
-        return fingerprint(key, data)
-    except (struct.error, IndexError):
-        # Damage: no peer has the like, so that an exchange finds it if no scrub did before.
-        return fingerprint(key, b"\x01\x00\x00\x00\x00\x00")

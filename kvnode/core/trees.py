@@ -63,6 +63,7 @@ _DENSE = struct.Struct(f"<{LEAVES}Q")
 _SLOT = struct.Struct(">cI")
 _SNAPSHOT = struct.Struct(">cIH")
 _VERSION = b"v"
+_DAMAGED = b"\x00\xff" + bytes(4 + 62 * 255)
 
 
 class Observer(Protocol):
@@ -77,6 +78,14 @@ def fingerprint(key: StorageKey, data: bytes) -> int:
     # The fastest of mmh3's calls that give the same bits.
     digest: int = mmh3.mmh3_x64_128_uintdigest(core_of(data) + key, _SEED)
     return digest & _MASK
+
+
+def fingerprint_of_any(key: StorageKey, data: bytes) -> int:
+    """Return the fingerprint also of bytes that may be damaged: no sound record has the like."""
+    try:
+        return fingerprint(key, data)
+    except (struct.error, IndexError):
+        return fingerprint(key, _DAMAGED)
 
 
 class Trees:
@@ -236,6 +245,8 @@ class Trees:
 
     def n_of(self, key: StorageKey) -> int:
         """Return the n of the key's keyspace."""
+        if self._only_n:
+            return self._only_n
         return self._n_of.get(keyspace_of(key), self._ns[-1])
 
     @property

@@ -1,0 +1,123 @@
+"""Exchanges under way: few at a time, and none for ever."""
+
+from __future__ import annotations
+
+from kvnode.core.answering import Heard
+from kvnode.core.bounds import Limits
+from kvnode.core.conversations import TellHashes
+from kvnode.core.exchange import shared
+from kvnode.core.keys import Partition
+from kvnode.core.messages import Instant, Outbox, PeerMessage
+from kvnode.core.runs import RUN_ID, Begun, Runs
+from kvnode.core.topology import Keyspace, Member, NodeId, Topology
+from kvnode.core.trees import Trees
+from tests.support.sides import Side, Sides, three_owners
+
+
+def many_partitions() -> Topology:
+    return Topology.at_birth(
+        cluster_id=b"c" * 16,
+        name="many",
+        partitions=32,
+        members=[
+            Member(id=NodeId(f"n{number}"), number=number, address=f"127.0.0.1:{7000 + number}")
+            for number in (1, 2)
+        ],
+        keyspaces=[Keyspace(name="default")],
+    )
+
+
+class Ended:
+    """Runs of node 1, and which ended."""
+
+    def __init__(self) -> None:
+        topology = many_partitions()
+        side = Side(1, topology, Limits())
+        holdings = side.holdings._replace(trees=Trees(5, {"default": 3}))
+        self.complete: dict[Partition, bool] = {}
+        self.runs = Runs(holdings, side.mender, Limits(), self._on_end)
+        for number in range(32):
+            view = shared(topology, 1, 2, Partition(number))
+            assert view is not None
+            heard = Heard(b"", is_proven=True)
+            self.runs.add(Begun(2, view, b"", 0, heard))
+
+    def _on_end(
+        self,
+        begun: Begun,
+        _tally: object,
+        is_complete: bool,
+        _now: Instant,
+        _out: Outbox,
+    ) -> None:
+        self.complete[begun.view.partition] = is_complete
+
+    def time(self, at: int) -> list[PeerMessage]:
+        out = Outbox()
+        self.runs.on_time(Instant(at), out)
+        return out.peers.get(2, [])
+
+
+def test_eight_run_at_a_time_and_the_others_wait() -> None:
+    ended = Ended()
+    asks = ended.time(0)
+    assert len(asks) == 8
+    assert all(ask.id >> 60 == RUN_ID >> 60 for ask in asks)
+    assert ended.runs.under_way == 32
+    assert ended.time(1) == []
+
+
+def test_what_is_never_answered_is_broken_off_and_makes_room() -> None:
+    ended = Ended()
+    ended.time(0)
+    wake = ended.runs.next_wake()
+    assert wake is not None
+    assert len(ended.time(wake)) == 8
+    assert len(ended.complete) == 8
+    assert not any(ended.complete.values())
+
+
+def test_a_lost_peer_ends_what_runs_and_forgets_what_waits() -> None:
+    ended = Ended()
+    ended.time(0)
+    ended.runs.on_down(2)
+    assert ended.runs.under_way == 0
+    assert len(ended.complete) == 8
+    assert ended.runs.next_wake() is None
+
+
+def test_a_partition_is_known_to_be_under_way_from_the_queue_on() -> None:
+    ended = Ended()
+    assert ended.runs.is_under_way(2, Partition(31))
+    assert not ended.runs.is_under_way(3, Partition(31))
+    ended.time(0)
+    assert ended.runs.is_under_way(2, Partition(0))
+
+
+def test_hashes_of_another_number_than_was_asked_for_break_it_off() -> None:
+    ended = Ended()
+    ask = ended.time(0)[0]
+    ended.runs.on_tell(2, TellHashes(ask.id, True, (1, 2, 3)), Instant(1), Outbox())
+    assert ended.complete == {Partition(0): False}
+
+
+def test_an_answer_is_taken_once_and_only_from_who_was_asked() -> None:
+    sides = Sides(three_owners(nodes=2))
+    answers: list[tuple[int, int, PeerMessage]] = []
+
+    def twice(source: int, target: int, message: PeerMessage) -> bool:
+        if type(message).__name__.startswith("Tell"):
+            out = Outbox()
+            sides[target].sweeps.on_tell(9, message, sides.now, out)  # type: ignore[arg-type]
+            assert out.peers == out.held_peers == {}
+            answers.append((source, target, message))
+        return False
+
+    sides.lost = twice
+    sides.link(1, 2)
+    sides.run(5)
+    for source, target, message in answers:
+        out = Outbox()
+        sides[target].sweeps.on_tell(source, message, sides.now, out)  # type: ignore[arg-type]
+        assert out.peers == out.held_peers == {}
+    assert answers

@@ -1,0 +1,144 @@
+"""When what is compared with whom, and what a doubt changes about that."""
+
+from __future__ import annotations
+
+from kvnode.core.bounds import Limits
+from kvnode.core.keys import Partition
+from kvnode.core.messages import Instant, Outbox
+from kvnode.core.sweeps import SWEEP_ID
+from tests.support.sides import Sides, keys_of, three_owners
+from tests.unit.core.builders import dot, record, version
+
+P = Partition(0)
+
+
+def linked(nodes: int = 3, limits: Limits | None = None) -> Sides:
+    sides = Sides(three_owners(nodes=nodes), limits)
+    for a in sides.sides:
+        for b in range(a + 1, nodes + 1):
+            sides.link(a, b)
+    return sides
+
+
+def fill(sides: Sides, count: int = 30) -> None:
+    for at, key in enumerate(keys_of(0, count)):
+        for side in sides.sides.values():
+            side.hold(key, record(version(f"a{at + 1}", key=key)))
+
+
+def test_of_two_owners_the_lower_number_asks_once_in_an_interval() -> None:
+    sides = linked(2, Limits(exchange_interval_ms=1_000))
+    sides.run(12.5)
+    assert sides.asked == {"AskRoots": 11, "TellRoots": 11}  # after two seconds, then each second
+    assert sides[2].sweeps.progress.line(1, P).completed == 0
+
+
+def test_nothing_is_compared_with_a_peer_that_is_lost() -> None:
+    sides = linked(2)
+    sides.part(1, 2)
+    sides.run(60)
+    assert sides.asked == {}
+    assert sides[1].sweeps.next_wake() is None
+
+
+def test_a_kick_begins_at_once() -> None:
+    sides = linked(2)
+    sides[1].sweeps.kick(sides.now)
+    sides.run(0)
+    assert sides.asked["AskRoots"] == 1
+
+
+def test_a_pause_by_an_operator_begins_nothing_new() -> None:
+    sides = linked(2)
+    fill(sides)
+    sides[2].lose(P)
+    for side in sides.sides.values():
+        side.sweeps.is_paused = True
+    sides.run(30)
+    assert sides.asked == {}
+    for side in sides.sides.values():
+        side.sweeps.is_paused = False
+        side.sweeps.kick(sides.now)
+    sides.run(30)
+    assert sides[2].proving.is_whole
+
+
+def test_ids_are_told_from_all_others() -> None:
+    sides = linked(2)
+    out = Outbox()
+    sides[1].sweeps.kick(sides.now)
+    sides[1].sweeps.on_time(sides.now, out)
+    (message,) = out.held_peers[2]
+    assert message.id >> 60 == SWEEP_ID >> 60
+
+
+# ---- doubt --------------------------------------------------------------------------------------
+
+
+def test_an_owner_in_doubt_asks_everybody_at_once_and_is_proven_partition_by_partition() -> None:
+    sides = linked()
+    fill(sides)
+    sides[3].lose(P)
+    proven: list[Partition] = []
+    sides[3].sweeps.on_proven = proven.append
+    for peer in (1, 2):
+        sides.link(3, peer)
+    sides.run(0.5)
+    assert proven == [P]
+    assert sides[3].proving.is_whole
+    assert sides[3].records == sides[1].records
+    assert sides[3].floors.report(P) == sides[1].floors.report(P)
+
+
+def test_one_proven_other_of_two_does_not_prove() -> None:
+    sides = linked()
+    fill(sides)
+    sides.part(3, 2)
+    sides[3].lose(P)
+    sides.run(60)
+    assert sides[3].records == sides[1].records
+    assert not sides[3].proving.is_proven(P)
+    sides.link(3, 2)
+    sides.run(30)
+    assert sides[3].proving.is_proven(P)
+
+
+def test_owners_that_are_all_in_doubt_settle_it_among_themselves() -> None:
+    sides = linked()
+    keys = keys_of(0, 30)
+    for at, key in enumerate(keys):  # each write is at two of three
+        for number in (1 + at % 3, 1 + (at + 1) % 3):
+            sides[number].hold(key, record(version(f"a{at + 1}", key=key)))
+    for side in sides.sides.values():
+        side.proving.doubt([P])
+    for a, b in ((1, 2), (1, 3), (2, 3)):
+        sides.link(a, b)
+    sides.run(30)
+    for side in sides.sides.values():
+        assert side.proving.is_whole
+        assert side.records.keys() == set(keys)
+
+
+def test_an_exchange_that_began_before_the_doubt_neither_proves_nor_is_taken_over() -> None:
+    sides = linked(2)
+    fill(sides)
+    sides[1].hold(keys_of(0, 31)[-1], record(version("b1", key=keys_of(0, 31)[-1])))
+    sides.run(2.5)
+    assert sides[1].sweeps.runs.under_way == 1
+    sides[1].lose(P)
+    sides[2].floors.add(P, dot("c1"))
+    assert sides[1].sweeps.progress.line(2, P).completed == 0
+    sides.run(0.8)  # the pause is over, the next sweep not yet due
+    assert sides[1].sweeps.progress.line(2, P).broken_off == 1
+
+
+def test_a_topology_that_changes_begins_all_anew() -> None:
+    sides = linked()
+    fill(sides)
+    sides[1].hold(keys_of(0, 31)[-1], record(version("b1", key=keys_of(0, 31)[-1])))
+    sides.run(2.5)
+    assert sides[1].sweeps.runs.under_way > 0
+    sides[1].sweeps.follow(Instant(sides.now))
+    assert sides[1].sweeps.runs.under_way == 0
+    sides.run(5)
+    assert sides[1].records == sides[2].records == sides[3].records
