@@ -281,6 +281,37 @@ class Limits:
         high=4_096,
         doc="Hints on their way to one owner at a time; an eighth of it while clients are served.",
     )
+    exchange_interval_ms: int = _limit(
+        10_000,
+        unit="ms",
+        low=100,
+        high=86_400_000,
+        doc="Between two comparisons of all partitions with one peer. Lower: what hints and reads "
+        "did not mend is found sooner; one line of some 30 bytes for each partition each time.",
+    )
+    exchange_grace_ms: int = _limit(
+        1_000,
+        unit="ms",
+        low=0,
+        high=60_000,
+        doc="How long keys must differ without a change before they are mended, so that writes "
+        "under way are left alone. Lower: sooner equal, more needless repairs under load.",
+    )
+    exchange_keys_per_s: int = _limit(
+        2_000,
+        unit="keys/s",
+        low=1,
+        high=1_000_000,
+        doc="Keys that one node mends in a second for exchanges that it asked for. Higher: sooner "
+        "equal after an absence, and slower clients meanwhile.",
+    )
+    exchange_window: int = _limit(
+        128,
+        unit="keys",
+        low=1,
+        high=65_536,
+        doc="Keys that one node mends at a time for exchanges that it asked for.",
+    )
     drain_ms: int = _limit(
         5_000,
         unit="ms",

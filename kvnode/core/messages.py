@@ -15,6 +15,7 @@ from enum import IntEnum
 from typing import NamedTuple, NewType
 
 from kvnode.core.batch import Family
+from kvnode.core.conversations import Ask, PeerAsks, PeerTells, Tell
 from kvnode.core.keys import StorageKey
 from kvnode.core.record import Encoded
 from kvnode.core.topology import Keyspace, Topology
@@ -246,6 +247,8 @@ PeerMessage = (
     | ClientPut
     | PutResult
     | Failure
+    | Ask
+    | Tell
 )
 """Between nodes. A ClientPut is one that is forwarded; PutResult and Failure answer it."""
 
@@ -368,6 +371,8 @@ Event = (
     | PeerHeard
     | PeerClock
     | SyncedUpTo
+    | PeerAsks
+    | PeerTells
     | Scanned
     | TopologyChanged
 )

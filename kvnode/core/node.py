@@ -21,6 +21,7 @@ from typing import NamedTuple, assert_never
 
 from kvnode.core.batch import WriteBatch
 from kvnode.core.bounds import Limits
+from kvnode.core.conversations import PeerAsks, PeerTells
 from kvnode.core.coordinator import Coordinator
 from kvnode.core.floors import Floors
 from kvnode.core.handoff import Handoff, is_handoff
@@ -206,6 +207,8 @@ class Node:
             case PeerClock(node, ahead_ms):
                 self._ahead_ms[node] = ahead_ms
                 self._judge_clock()
+            case PeerAsks() | PeerTells():
+                pass  # nothing is compared yet
             case Scanned(number, pairs):
                 self.handoff.on_scanned(number, pairs, now, wall_ms, out)
             case TopologyChanged(topology):

@@ -20,6 +20,17 @@ from typing import TypeVar
 
 from kvnode.core.batch import Family, WriteBatch
 from kvnode.core.bounds import Limits
+from kvnode.core.conversations import (
+    AskHashes,
+    AskKeys,
+    AskRoots,
+    PeerAsks,
+    PeerTells,
+    TakeOver,
+    TellHashes,
+    TellKeys,
+    TellRoots,
+)
 from kvnode.core.floors import Floors
 from kvnode.core.hints import Hints
 from kvnode.core.keys import StorageKey, partition_of_key
@@ -419,6 +430,10 @@ def _event(source: NodeNumber, message: PeerMessage) -> Event:
             return PeerReplies(source, reads=(message,))
         case PutResult() | Failure():
             return PeerReplies(source, forwards=(message,))
+        case AskRoots() | AskHashes() | AskKeys() | TakeOver():
+            return PeerAsks(source, (message,))
+        case TellRoots() | TellHashes() | TellKeys():
+            return PeerTells(source, (message,))
 
 
 def _topology(nodes: int, keyspace: Keyspace) -> Topology:
