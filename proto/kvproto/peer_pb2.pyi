@@ -232,11 +232,18 @@ class Heartbeat(_message.Message):
     COORDINATING_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
     REPLY_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    ECHO_FIELD_NUMBER: _builtins.int
     wall_ms: _builtins.int
     """the sender's physical clock"""
     coordinating: _builtins.bool
     draining: _builtins.bool
+    """the sender is about to stop: send nothing more there"""
     reply: _builtins.bool
+    seq: _builtins.int
+    """numbers the heartbeats of one sender; not in a reply"""
+    echo: _builtins.int
+    """in a reply: the highest seq that was heard; 0: none since the last"""
     def __init__(
         self,
         *,
@@ -244,10 +251,12 @@ class Heartbeat(_message.Message):
         coordinating: _builtins.bool = ...,
         draining: _builtins.bool = ...,
         reply: _builtins.bool = ...,
+        seq: _builtins.int = ...,
+        echo: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinating", b"coordinating", "draining", b"draining", "reply", b"reply", "wall_ms", b"wall_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinating", b"coordinating", "draining", b"draining", "echo", b"echo", "reply", b"reply", "seq", b"seq", "wall_ms", b"wall_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
