@@ -93,8 +93,8 @@ KEYSPACE: Final = (
         key="sloppy",
         kind=settings.TRUE_OR_FALSE,
         default=True,
-        doc="Whether another node may stand in for an unreachable replica. false: such requests "
-        "fail as unavailable.",
+        doc="Whether another node may stand in for an unreachable replica. false: writes and reads "
+        "for which too few replicas can be reached fail as unavailable.",
     ),
     Setting(
         key="resolve",
