@@ -180,9 +180,6 @@ def _warn(options: ServeOptions, config: ClusterConfig, listen: str) -> None:
         text = f"{listen} is open to the network without TLS or authentication (--insecure)"
         log.warning("insecure %s", text)
         _tell(f"warning: {text}")
-    if any(not keyspace.sloppy for keyspace in config.keyspaces):
-        return
-    log.info("sloppy quorums wait for hinted handoff: only primaries count towards w so far")
 
 
 def _sync_journal() -> Path | None:
