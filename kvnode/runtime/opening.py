@@ -2,6 +2,8 @@
 
 Laws: what cannot be read is damage and never an absence: no floor, no start number and no topology
 is taken for unknown because its block is bad. Floors of a store that has lost records are not used.
+A damaged store is rebuilt beside (kvnode.storage.rebuild) before anything is served from it, and
+the new one is not proven; a store that is not as its clean stop left it is not proven either.
 Tests: tests/unit/runtime/test_opening.py, tests/unit/runtime/test_server.py.
 Source: design, sections 2.2 and 2.4.
 """
@@ -24,9 +26,10 @@ from kvnode.runtime.config import ClusterConfig, topology_at_birth
 from kvnode.runtime.identity import TOPOLOGY, Identity
 from kvnode.runtime.proof import is_proven
 from kvnode.runtime.topology_codec import decode_topology
-from kvnode.storage.engine import RocksEngine, open_engine
+from kvnode.storage.engine import RocksEngine, known_damage, note_damage, open_engine
 from kvnode.storage.folder import DataFolder
 from kvnode.storage.port import Engine, ReadFailure, StorageDamaged
+from kvnode.storage.rebuild import finish_rebuild, old_store, rebuild
 from kvnode.storage.rocks import Tuning
 from kvproto import kv_pb2
 
@@ -54,36 +57,81 @@ def open_node(
     sync_journal: Path | None,
     is_restored: bool,
 ) -> Opened:
-    """Open the store and begin a life.
+    """Open the store, rebuilt if it is damaged, and begin a life.
 
     Raises:
-        StorageDamaged: the store cannot be read in full; it is closed again.
+        StorageDamaged: it was rebuilt and cannot be read all the same.
+        StorageFull: there is no room to rebuild it.
         StorageError: it cannot be opened now.
     """
     tuning = Tuning(block_cache=config.limits.block_cache_bytes)
-    engine = open_engine(folder.store_path, tuning=tuning, sync_journal=sync_journal)
+    prepare_store(folder, tuning)
+
+    def begin() -> Opened:
+        engine = open_engine(folder.store_path, tuning=tuning, sync_journal=sync_journal)
+        try:
+            return _begin_life(
+                engine, folder, config, birth, node_id, incarnation, is_restored=is_restored
+            )
+        except BaseException:
+            engine.close(clean=False)
+            raise
+
     try:
-        topology = _known_topology(engine, topology_at_birth(config, birth.cluster_id))
-        member = topology.member(node_id)
-        assert member is not None, "the command checked that the node is a member"
-        node = Node(
-            number=member.number,
-            actor=incarnation,
-            topology=topology,
-            limits=config.limits,
-            cluster_key=birth.key,
-            floors=_known_floors(engine),
-            hints=_known_hints(engine, config.limits.hint_bytes),
-        )
-        place = place_of(folder.path)
-        identity = Identity(
-            node, NodeId(node_id), engine, incarnation, place=place, is_restored=is_restored
-        )
-        identity.begin_life()
-        node.replica.is_proven = is_proven(engine, folder, topology)
-    except StorageDamaged:
-        engine.close(clean=False)
-        raise
+        return begin()
+    except StorageDamaged as exc:
+        rebuild_store(folder, tuning, str(exc))
+        return begin()
+
+
+def prepare_store(folder: DataFolder, tuning: Tuning) -> None:
+    """Have the store in a state in which it may be opened."""
+    store = folder.store_path
+    finish_rebuild(store)
+    if wrong := folder.break_seal():
+        log.error("alarm store_changed what=%s", wrong)
+        store.mkdir(exist_ok=True)
+        note_damage(store, (*known_damage(store), wrong))
+    if why := folder.rebuild_asked():
+        rebuild_store(folder, tuning, why)
+
+
+def rebuild_store(folder: DataFolder, tuning: Tuning, why: str) -> None:
+    """Rebuild the store beside; what follows is a new life that is not proven."""
+    log.error("alarm store_rebuilds why=%s", " ".join(why.split()))
+    salvage = rebuild(folder.store_path, why, tuning=tuning)
+    folder.rebuild_done()
+    log.warning("store_rebuilt what=%s old=%s", salvage, old_store(folder.store_path))
+
+
+def _begin_life(
+    engine: RocksEngine,
+    folder: DataFolder,
+    config: ClusterConfig,
+    birth: Birth,
+    node_id: str,
+    incarnation: int,
+    *,
+    is_restored: bool,
+) -> Opened:
+    topology = _known_topology(engine, topology_at_birth(config, birth.cluster_id))
+    member = topology.member(node_id)
+    assert member is not None, "the command checked that the node is a member"
+    node = Node(
+        number=member.number,
+        actor=incarnation,
+        topology=topology,
+        limits=config.limits,
+        cluster_key=birth.key,
+        floors=_known_floors(engine),
+        hints=_known_hints(engine, config.limits.hint_bytes),
+    )
+    place = place_of(folder.path)
+    identity = Identity(
+        node, NodeId(node_id), engine, incarnation, place=place, is_restored=is_restored
+    )
+    identity.begin_life()
+    node.replica.is_proven = is_proven(engine, folder, topology)
     return Opened(node, identity, engine)
 
 

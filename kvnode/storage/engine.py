@@ -10,9 +10,10 @@ Laws (tests/unit/storage/test_engine.py, besides those of the port):
   3. A torn end of the log is dropped silently (nothing there was acknowledged); damage before the
      end is dropped loudly, in `damage`, which later openings repeat until it is forgotten: the
      dropped part leaves no other trace, so a crash right after would hide it.
+  4. A store whose files are there without the one that names them is damaged, never new.
 
 Sources: Rebello et al., "Can Applications Recover from fsync Failures?" (ATC 2020).
-Left out: rebuilding a store whose table files are damaged; such a store is refused or abstains.
+Left out: rebuilding a store whose table files are damaged: kvnode.storage.rebuild.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ from kvnode.storage.rocks import RocksStore, Tuning
 
 _LOGS = "*.log"
 _DAMAGE = "kvnode-damage"
+_UNREADABLE = "Input/output error"
+"""How the disk's own refusal to read ends an error's text."""
 
 
 class RocksReader:
@@ -210,7 +213,10 @@ def open_read_only(path: Path) -> RocksReader:
 def _open_tolerantly(
     path: Path, *, tuning: Tuning, read_only: bool
 ) -> tuple[RocksStore, tuple[str, ...]]:
-    known = _known_damage(path)
+    if not (path / "CURRENT").exists() and any(path.glob("*.sst")):
+        # RocksDB would make a new store here, and remove the tables.
+        raise StorageDamaged(f"{path} holds tables but no CURRENT, which says what they are")
+    known = known_damage(path)
     try:
         return RocksStore(path, tuning=tuning, read_only=read_only), known
     except StorageDamaged as error:
@@ -219,12 +225,18 @@ def _open_tolerantly(
     damage = (*known, f"{refusal}; of {logs} only what precedes the damage was kept")
     if not read_only:
         # Before the opening that drops it: a crash in between must not make it forgotten.
-        write_file(path / _DAMAGE, "".join(f"{line}\n" for line in damage))
+        note_damage(path, damage)
     store = RocksStore(path, tuning=tuning, read_only=read_only, keep_readable_prefix=True)
     return store, damage
 
 
-def _known_damage(path: Path) -> tuple[str, ...]:
+def note_damage(path: Path, damage: Sequence[str]) -> None:
+    """Have every opening of the store at `path` tell this damage, until it is forgotten."""
+    write_file(path / _DAMAGE, "".join(f"{' '.join(line.split())}\n" for line in damage))
+
+
+def known_damage(path: Path) -> tuple[str, ...]:
+    """Return the damage that openings of the store at `path` tell."""
     try:
         return tuple((path / _DAMAGE).read_text(encoding="utf-8").splitlines())
     except FileNotFoundError:
@@ -235,7 +247,8 @@ def _get_one(store: RocksStore, family: Family, key: bytes) -> Found:
     try:
         return store.get(family, [key])[0]
     except StorageError as error:
-        return ReadFailure(str(error))
+        is_damage = isinstance(error, StorageDamaged) or _UNREADABLE in str(error)
+        return ReadFailure(str(error), is_damage=is_damage)
 
 
 def _log_lengths(path: Path) -> tuple[tuple[str, int], ...]:

@@ -2,13 +2,19 @@
 
     identity.json    cluster, node, format version; written once, before anything else
     lock             held with flock by the process that uses the folder; names its pid
-    clean-stop       exists only between a clean stop and the next start
-    store/           the engine's files
+    clean-stop       exists only between a clean stop and the next start; holds the store's seal
+    rebuild          exists while the store is known to be damaged: why
+    store/           the engine's files; store.old, store.new: see kvnode.storage.rebuild
+
+The *seal* says what a clean stop left: each file of the store that matters, its length, and its
+digest unless it is a table. It is there for what RocksDB does not notice: a manifest that lost its
+end tells of an older store, in good order, and the newer tables are removed as nobody's.
 
 Laws (tests/unit/storage/test_folder.py):
   1. At most one process uses a folder, and a folder serves one node of one cluster for good.
   2. What is refused is refused in one line that says what to do, before anything was changed.
   3. A file of ours is there in full or not at all, also after a power cut.
+  4. A seal that is broken is told once, by the next start; what the start itself does breaks none.
 
 A node's log may lie in the same folder, and the folder may be a mount: files that logging and
 file systems leave (`*.log*`, `*.pid`, dot files, lost+found) do not make it somebody else's.
@@ -18,6 +24,7 @@ Left out: reading older formats; there are none yet.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -31,7 +38,9 @@ FORMAT_VERSION = 1
 _IDENTITY = "identity.json"
 _LOCK = "lock"
 _CLEAN_STOP = "clean-stop"
+_REBUILD = "rebuild"
 _STORE = "store"
+_SEALED = ("CURRENT", "MANIFEST-*", "*.log", "*.sst")
 _OURS_OR_NOBODYS = (_LOCK, "*.log*", "*.pid", ".*", "lost+found", "*.tmp")
 
 
@@ -96,7 +105,27 @@ class DataFolder:
 
     def mark_clean_stop(self) -> None:
         """Note that everything is durable and nothing will be written any more."""
-        write_file(self.path / _CLEAN_STOP, "")
+        write_file(self.path / _CLEAN_STOP, json.dumps(_seal_of(self.store_path), indent=0) + "\n")
+
+    def break_seal(self) -> str:
+        """Compare the store with the seal of its clean stop, before it is opened; break the seal.
+
+        Returns what is wrong in one line; nothing if all is well, or nothing was sealed. The marker
+        stays: a crash right after this was preceded by a clean stop all the same.
+        """
+        marker = self.path / _CLEAN_STOP
+        try:
+            sealed = json.loads(marker.read_text(encoding="utf-8") or "{}")
+        except FileNotFoundError:
+            return ""
+        except ValueError:
+            sealed = {_CLEAN_STOP: "unreadable"}
+        if not sealed:
+            return ""
+        found = _seal_of(self.store_path)
+        wrong = [name for name in {**sealed, **found} if sealed.get(name) != found.get(name)]
+        write_file(marker, "")
+        return f"not as the clean stop left it: {', '.join(sorted(wrong))}" if wrong else ""
 
     def take_clean_stop(self) -> bool:
         """Return whether the last stop was clean, and forget it: the next one has to say so anew.
@@ -105,6 +134,21 @@ class DataFolder:
         is not taken for a clean stop.
         """
         return remove_file(self.path / _CLEAN_STOP)
+
+    def ask_rebuild(self, why: str) -> None:
+        """Note, durably, that the store is damaged: the next start rebuilds it."""
+        write_file(self.path / _REBUILD, " ".join(why.split()) + "\n")
+
+    def rebuild_asked(self) -> str:
+        """Return why the store is to be rebuilt; empty: it is not."""
+        try:
+            return (self.path / _REBUILD).read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return ""
+
+    def rebuild_done(self) -> None:
+        """Forget that a rebuild was asked for."""
+        remove_file(self.path / _REBUILD)
 
     def close(self) -> None:
         """Unlock the folder. Closing twice is allowed."""
@@ -196,3 +240,17 @@ def _acquire(path: Path) -> int:
 def _create(path: Path, identity: Identity) -> Identity:
     write_file(path / _IDENTITY, json.dumps(asdict(identity), indent=2) + "\n")
     return identity
+
+
+def _seal_of(store: Path) -> dict[str, str]:
+    """Return what is to be found of each file that matters of a store that nobody has open."""
+    found = sorted(file for pattern in _SEALED for file in store.glob(pattern))
+    return {file.name: _fingerprint(file) for file in found}
+
+
+def _fingerprint(file: Path) -> str:
+    length = file.stat().st_size
+    if file.suffix == ".sst":  # it checks itself, block by block
+        return str(length)
+    with file.open("rb") as content:
+        return f"{length} {hashlib.file_digest(content, 'sha256').hexdigest()}"

@@ -55,6 +55,8 @@ class ReadFailure:
     """Stands where a value would: this key could not be read. It is not an absence."""
 
     reason: str
+    is_damage: bool = True
+    """False: it may be readable later (too many open files, say). True: it will not."""
 
 
 Found: TypeAlias = bytes | ReadFailure | None

@@ -11,7 +11,7 @@ Laws (tests/unit/storage/test_rocks.py):
   2. Nothing that survives `close` keeps the folder locked: no iterator outlives its call.
   3. A scan that ends early says so.
 
-Left out: checkpoints, and rebuilding a damaged store beside the old one.
+Left out: checkpoints. Rebuilding a damaged store is kvnode.storage.rebuild.
 """
 
 from __future__ import annotations
@@ -42,8 +42,12 @@ _MEANINGS: tuple[tuple[str, type[StorageError]], ...] = (
     ("IO error: No space left on device", StorageFull),
     ("IO error: lock hold", StorageLocked),
     ("IO error: While lock file", StorageLocked),
+    ("IO error: No such file", StorageDamaged),
     ("Corruption", StorageDamaged),
 )
+
+_NEWER = "Column families not opened"
+"""RocksDB's words for families of keys that we do not name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +90,9 @@ def _translated() -> Iterator[None]:
     except StorageError:
         raise
     except Exception as error:
+        if _NEWER in str(error):
+            text = f"this store was written by a newer kvnode ({error}): use that one"
+            raise StorageFenced(text) from error
         raise translate(error) from error
 
 
@@ -135,11 +142,13 @@ class RocksStore:
         tuning: Tuning,
         read_only: bool = False,
         keep_readable_prefix: bool = False,
+        is_salvage: bool = False,
     ) -> None:
         """Open the store at `path`, which is created when missing.
 
         With `keep_readable_prefix` a damaged log is read up to the damage and cut there; without,
-        only a torn end is forgiven and damage before it is an error.
+        only a torn end is forgiven and damage before it is an error. With `is_salvage` table files
+        may be missing or cut: what was in them cannot be read, what is in others can.
 
         Raises:
             StorageDamaged: the log, the manifest or a table file is not what was written.
@@ -151,6 +160,7 @@ class RocksStore:
         options.set_wal_recovery_mode(
             mode.point_in_time() if keep_readable_prefix else mode.tolerate_corrupted_tail_records()
         )
+        options.set_paranoid_checks(not is_salvage)
         access = rocksdict.AccessType
         with _translated():
             self._db = rocksdict.Rdict(
@@ -202,6 +212,15 @@ class RocksStore:
         self, family: Family, start: bytes, end: bytes | None, limit: int
     ) -> list[tuple[bytes, bytes]]:
         """Return up to `limit` pairs from `start` on, before `end`."""
+        pairs, error = self.scan_what_reads(family, start, end, limit)
+        if error is not None:
+            raise error
+        return pairs
+
+    def scan_what_reads(
+        self, family: Family, start: bytes, end: bytes | None, limit: int
+    ) -> tuple[list[tuple[bytes, bytes]], StorageError | None]:
+        """Return the pairs that `scan` would, up to what cannot be read, and why it ended there."""
         # An iterator of this kind and not items(): that one ends early, silently, at a bad block.
         cursor = self._families[family].iter()
         pairs: list[tuple[bytes, bytes]] = []
@@ -214,12 +233,12 @@ class RocksStore:
                 pairs.append((key, cursor.value()))
                 cursor.next()
             cursor.status()
-        except Exception as error:
-            raise translate(error) from error
+        except Exception as error:  # noqa: BLE001 (translated: rocksdict raises nothing narrower)
+            return pairs, translate(error)
         finally:
             # It would keep the folder locked for as long as somebody holds the exception.
             del cursor
-        return pairs
+        return pairs, None
 
     def count(self) -> int:
         """Return about how many records there are."""

@@ -6,7 +6,6 @@ Each refusal is made by the real command in a process of its own, and nothing is
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import subprocess
 import sys
@@ -14,7 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import rocksdict
 
+from kvnode.core.batch import Family
 from tests.support.nodes import Nodes, environment, finished, free_base, until
 
 Cluster = Callable[..., Nodes]
@@ -190,10 +191,15 @@ def test_a_missing_or_broken_key_file_is_refused(alone: Nodes) -> None:
     assert "cluster.key is missing" in refused(alone)
 
 
-def test_a_store_that_cannot_be_read_is_refused(cluster: Cluster) -> None:
+def test_a_store_of_a_newer_kvnode_is_refused_and_not_taken_for_damaged(cluster: Cluster) -> None:
     nodes = cluster(1)
     nodes.stop()
-    for manifest in nodes.store("n1").glob("MANIFEST-*"):
-        manifest.write_bytes(b"no manifest at all")
-    shutil.rmtree(nodes.local.directory / "data", ignore_errors=True)
-    refused(nodes, data=nodes.node("n1").folder)
+    options = rocksdict.Options(raw_mode=True)
+    known = {family.name.lower(): options for family in Family}
+    store = rocksdict.Rdict(str(nodes.store("n1")), options, column_families=known)
+    store.create_column_family("future", options)
+    store.close()
+    said = refused(nodes, data=nodes.node("n1").folder)
+    assert "newer kvnode" in said
+    assert "future" in said
+    assert not nodes.store("n1").with_name("store.old").exists()

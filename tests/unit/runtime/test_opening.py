@@ -8,19 +8,20 @@ import pytest
 
 from kvnode.core.batch import Family
 from kvnode.runtime import config
-from kvnode.runtime.birth import create
+from kvnode.runtime.birth import create, load
 from kvnode.runtime.opening import Opened, _known_topology, _scan_all, open_node
-from kvnode.storage.engine import open_engine
+from kvnode.storage.engine import note_damage, open_engine
 from kvnode.storage.folder import DataFolder
 from kvnode.storage.memory import MemoryEngine
 from kvnode.storage.port import StorageDamaged
+from kvnode.storage.rebuild import REBUILDS_MAX, old_store
 from tests.support.stores import flip_bit
 from tests.unit.core.builders import topology
 
 
 def open_in(directory: Path) -> Opened:
     directory.mkdir(exist_ok=True)
-    birth = create(directory)
+    birth = load(directory) if (directory / "cluster.key").exists() else create(directory)
     folder = DataFolder.open(directory / "n1", cluster_id=birth.cluster_id.hex(), node_id="n1")
     try:
         return open_node(
@@ -34,6 +35,10 @@ def open_in(directory: Path) -> Opened:
         )
     finally:
         folder.close()
+
+
+def _cluster_id(tmp_path: Path) -> str:
+    return load(tmp_path / "cluster").cluster_id.hex()
 
 
 def test_a_topology_that_cannot_be_read_is_not_the_one_of_birth() -> None:
@@ -52,12 +57,64 @@ def test_all_pages_of_a_family_are_walked(monkeypatch: pytest.MonkeyPatch) -> No
     assert set(_scan_all(engine, Family.FLOORS)) == pairs
 
 
-def test_facts_that_cannot_be_read_are_damage_and_leave_the_store_unlocked(tmp_path: Path) -> None:
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """Give the store of a node that lived once, and left it in tables."""
     opened = open_in(tmp_path / "cluster")
+    assert opened.node.replica.is_proven
     opened.engine.close()
-    store = tmp_path / "cluster" / "n1" / "store"
+    return tmp_path / "cluster" / "n1" / "store"
+
+
+def test_facts_that_cannot_be_read_have_the_store_rebuilt_and_doubted(
+    store: Path, tmp_path: Path
+) -> None:
     for table in store.glob("*.sst"):
         flip_bit(table, 20)
-    with pytest.raises(StorageDamaged):
+    opened = open_in(tmp_path / "cluster")
+    assert not opened.node.replica.is_proven
+    assert opened.identity.start_number == 1
+    assert old_store(store).exists()
+    opened.engine.close()
+    opened = open_in(tmp_path / "cluster")
+    assert not opened.node.replica.is_proven
+    opened.engine.close()
+
+
+def test_a_rebuild_that_was_asked_for_is_made_once(store: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cluster" / "n1"
+    (folder / "rebuild").write_text("a block was bad\n")
+    for _ in range(2):
+        opened = open_in(tmp_path / "cluster")
+        (line,) = opened.engine.damage
+        assert line.startswith("rebuilt: a block was bad; ")
+        assert not opened.node.replica.is_proven
+        opened.engine.close()
+    assert opened.identity.start_number == 3
+    assert not (folder / "rebuild").exists()
+
+
+def test_a_store_that_is_not_as_its_clean_stop_left_it_is_doubted(
+    store: Path, tmp_path: Path
+) -> None:
+    folder = DataFolder.open(store.parent, cluster_id=_cluster_id(tmp_path), node_id="n1")
+    folder.mark_clean_stop()
+    folder.close()
+    (manifest,) = store.glob("MANIFEST-*")
+    with manifest.open("ab") as file:
+        file.write(b"\x00")
+    opened = open_in(tmp_path / "cluster")
+    assert opened.engine.damage == (f"not as the clean stop left it: {manifest.name}",)
+    assert not opened.node.replica.is_proven
+    opened.engine.close()
+
+
+def test_a_store_that_is_rebuilt_in_vain_is_refused_and_left_unlocked(
+    store: Path, tmp_path: Path
+) -> None:
+    note_damage(store, ["rebuilt: again"] * REBUILDS_MAX)
+    for table in store.glob("*.sst"):
+        flip_bit(table, 20)
+    with pytest.raises(StorageDamaged, match="use another disk"):
         open_in(tmp_path / "cluster")
     open_engine(store).close(clean=False)  # no StorageLocked

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -154,3 +156,76 @@ def test_a_new_folder_is_on_the_disk_with_those_above_it(
     assert synced == [path.parent, path.parent.parent]
     _open(path).close()
     assert len(synced) == 2
+
+
+def test_a_sealed_store_that_nobody_touched_is_as_it_was_left(tmp_path: Path) -> None:
+    fill_store(tmp_path / "n1" / "store")
+    with_folder(tmp_path, DataFolder.mark_clean_stop)
+    assert with_folder(tmp_path, DataFolder.break_seal) == ""
+    assert with_folder(tmp_path, DataFolder.take_clean_stop) is True
+
+
+@pytest.mark.parametrize("name", ["CURRENT", "MANIFEST-000005", "000009.sst", "000004.log"])
+@pytest.mark.parametrize("change", ["cut", "gone", "more"])
+def test_a_broken_seal_is_told_once_with_the_files_name(
+    tmp_path: Path, name: str, change: str
+) -> None:
+    file = fill_store(tmp_path / "n1" / "store") / name
+    with_folder(tmp_path, DataFolder.mark_clean_stop)
+    if change == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-1] if change == "cut" else b"12345678901")
+    wrong = with_folder(tmp_path, DataFolder.break_seal)
+    assert wrong == f"not as the clean stop left it: {name}"
+    assert with_folder(tmp_path, DataFolder.break_seal) == ""
+
+
+def test_a_byte_of_a_small_file_breaks_the_seal_and_of_a_note_does_not(tmp_path: Path) -> None:
+    store = fill_store(tmp_path / "n1" / "store")
+    with_folder(tmp_path, DataFolder.mark_clean_stop)
+    (store / "LOG").write_bytes(b"other notes")
+    (store / "CURRENT").write_bytes(b"0123456780")
+    wrong = with_folder(tmp_path, DataFolder.break_seal)
+    assert wrong == "not as the clean stop left it: CURRENT"
+
+
+def test_a_seal_that_cannot_be_read_is_broken(tmp_path: Path) -> None:
+    fill_store(tmp_path / "n1" / "store")
+    with_folder(tmp_path, DataFolder.mark_clean_stop)
+    (tmp_path / "n1" / "clean-stop").write_text("{")
+    assert "not as the clean stop left it" in with_folder(tmp_path, DataFolder.break_seal)
+
+
+def test_without_a_clean_stop_nothing_is_sealed(tmp_path: Path) -> None:
+    fill_store(tmp_path / "n1" / "store")
+    assert with_folder(tmp_path, DataFolder.break_seal) == ""
+    assert with_folder(tmp_path, DataFolder.take_clean_stop) is False
+
+
+def test_a_rebuild_is_asked_for_until_it_is_done(tmp_path: Path) -> None:
+    assert with_folder(tmp_path, DataFolder.rebuild_asked) == ""
+    with_folder(tmp_path, lambda folder: folder.ask_rebuild("a bad\nblock"))
+    assert with_folder(tmp_path, DataFolder.rebuild_asked) == "a bad block"
+    with_folder(tmp_path, DataFolder.rebuild_done)
+    assert with_folder(tmp_path, DataFolder.rebuild_asked) == ""
+
+
+def fill_store(store: Path) -> Path:
+    """Make what looks like a store."""
+    store.mkdir(parents=True)
+    (store.parent / "identity.json").write_text(
+        json.dumps({"cluster_id": "c", "cluster_name": "", "node_id": "n1", "format_version": 1})
+    )
+    for name in ("CURRENT", "MANIFEST-000005", "000009.sst", "000004.log", "LOG"):
+        (store / name).write_bytes(b"0123456789")
+    return store
+
+
+def with_folder(tmp_path: Path, what: Callable[[DataFolder], Any]) -> Any:
+    """Do something with the folder in a life of its own."""
+    folder = DataFolder.open(tmp_path / "n1", cluster_id="c", node_id="n1")
+    try:
+        return what(folder)
+    finally:
+        folder.close()
