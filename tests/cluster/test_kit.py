@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,10 @@ import pytest
 
 import kvclient
 from kvclient.testing import Cluster, KitError
+from kvclient.testing.history import Recorder
+from kvclient.testing.run import run
+from kvclient.testing.schedule import Fault
+from kvclient.testing.workloads import KEYSPACES, WORKLOADS, Load, Tally
 from tests.support.nodes import until
 
 WITHIN_S = 10.0
@@ -17,7 +22,7 @@ WITHIN_S = 10.0
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with Cluster(3, directory=tmp_path_factory.mktemp("kit")) as cluster:
+    with Cluster(3, directory=tmp_path_factory.mktemp("kit"), settings=KEYSPACES) as cluster:
         yield cluster
 
 
@@ -119,6 +124,38 @@ def offset_ms(db: kvclient.Client) -> float:
     return status.wall_ms - time.time() * 1_000
 
 
+def test_a_run_of_all_workloads_under_faults_is_sound_and_its_tally_is_its_history(
+    kit: Cluster,
+) -> None:
+    load = Load(workloads=tuple(WORKLOADS), seconds=2.5, rate=300, workers=20, timeout_s=WITHIN_S)
+    faults = [
+        Fault(at_s=0.3, kind="cut", nodes=("n3", "n1"), for_s=0.5),
+        Fault(at_s=0.9, kind="kill", nodes=("n2",), for_s=60),
+    ]
+    recorder, tally = Recorder(), Tally()
+    outcome = asyncio.run(run(kit, load, faults, recorder, tally=tally))
+    assert outcome.verdict.findings == ()
+    assert outcome.converge_s is not None
+    assert outcome.faults == tuple(faults)
+    assert outcome.verdict.failed == 0, outcome.verdict.errors
+    assert outcome.verdict.operations == tally.done > 200
+    assert outcome.verdict.worst_ms == tally.worst_ms
+    assert kit.running == kit.ids
+
+
+def test_wrong_names_are_refused_before_anything_happens(kit: Cluster) -> None:
+    with pytest.raises(KitError, match="no node 'n9'; there are n1, n2, n3"):
+        kit.kill("n9")
+    with pytest.raises(KitError, match="no node 'n9'"):
+        kit.cut("n1", "n9")
+    with pytest.raises(ValueError, match="ring"):
+        kit.partition("circle")
+    with pytest.raises(KitError, match="runs already"):
+        kit.start("n1")
+    assert kit.running == kit.ids
+
+
+# The shared cluster's last: its first node is never the same again.
 def test_a_wiped_node_comes_back_empty_and_its_log_stays(kit: Cluster) -> None:
     with kit.client() as db:
         db.put("k", b"v", w=3)
@@ -132,18 +169,6 @@ def test_a_wiped_node_comes_back_empty_and_its_log_stays(kit: Cluster) -> None:
         assert status is not None
         assert status.state == "unproven"
         assert db.get("k") == b"v"
-
-
-def test_wrong_names_are_refused_before_anything_happens(kit: Cluster) -> None:
-    with pytest.raises(KitError, match="no node 'n9'; there are n1, n2, n3"):
-        kit.kill("n9")
-    with pytest.raises(KitError, match="no node 'n9'"):
-        kit.cut("n1", "n9")
-    with pytest.raises(ValueError, match="ring"):
-        kit.partition("circle")
-    with pytest.raises(KitError, match="runs already"):
-        kit.start("n1")
-    assert kit.running == kit.ids
 
 
 def test_nothing_is_left_of_a_cluster_also_after_a_failure() -> None:
