@@ -217,7 +217,7 @@ def _encode_reads(columns: peer_pb2.ReplicaReads, group: list[Any], now: Instant
     if any(watermarks):
         columns.watermark.extend(watermarks)
     if any(are_stand_ins):
-        columns.stand_in.extend(are_stand_ins)
+        columns.stand_in.extend(map(int, are_stand_ins))
 
 
 def _decode_reads(columns: peer_pb2.ReplicaReads, now: Instant) -> list[ReplicaRead]:
