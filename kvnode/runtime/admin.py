@@ -10,22 +10,23 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError
 
 import kvnode
 from kvnode.core.batch import Family
 from kvnode.core.explain import sibling_reports
 from kvnode.core.keys import StorageKey, decode_key, partition_of_key
+from kvnode.core.messages import NodeNumber
 from kvnode.core.node import Node
 from kvnode.core.record import DamagedRecord, decode
 from kvnode.core.resolve import decide, is_conflict
 from kvnode.core.versions import Record
+from kvnode.runtime.care import Care
 from kvnode.runtime.client_codec import encode_sibling
 from kvnode.runtime.edge import Edge, name_node
 from kvnode.runtime.identity import Identity
 from kvnode.runtime.pump import wall_ms
 from kvnode.runtime.topology_codec import encode_topology
-from kvnode.runtime.wire import handlers
+from kvnode.runtime.wire import handlers, parsed
 from kvnode.storage.port import Engine
 from kvproto import kv_pb2
 
@@ -48,6 +49,7 @@ class ClusterService:
         self._engine = engine
         self._edge = edge
         self._state = state
+        self.care = Care(node, edge, node_id=identity.id)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the gRPC handlers."""
@@ -57,12 +59,13 @@ class ClusterService:
                 "GetTopology": self._get_topology,
                 "GetStatus": self._get_status,
                 "ListConflicts": self._list_conflicts,
+                **self.care.unary(),
             },
         )
 
     def status(self) -> kv_pb2.Status:
         """Return this node's state."""
-        topology, reachable = self._node.topology, self._node.coordinator.reachable
+        topology = self._node.topology
         member = topology.by_number(self._node.number)
         return kv_pb2.Status(
             node=self._identity.id,
@@ -76,25 +79,32 @@ class ClusterService:
             bytes=self._engine.size_bytes(),
             open_conflicts=self._count_conflicts(),
             peers=[
-                kv_pb2.PeerStatus(node=peer.id, state="up" if peer.number in reachable else "down")
+                kv_pb2.PeerStatus(node=peer.id, state=self._state_of(peer.number))
                 for peer in topology.members
                 if peer.number != self._node.number
             ],
             hlc=self._node.clock.read(wall_ms()),
             address="" if member is None else member.address,
             wall_ms=wall_ms(),
+            pending_hints=self._node.hints.pending,
         )
 
+    def _state_of(self, peer: NodeNumber) -> str:
+        coordinator = self._node.coordinator
+        if peer not in coordinator.reachable:
+            return "down"
+        return "suspect" if peer in coordinator.suspects else "up"
+
     async def _get_topology(self, data: bytes, context: Context) -> bytes:
-        await _parsed(kv_pb2.GetTopologyRequest, data, context)
+        await parsed(kv_pb2.GetTopologyRequest, data, context)
         return encode_topology(self._node.topology).SerializeToString()
 
     async def _get_status(self, data: bytes, context: Context) -> bytes:
-        await _parsed(kv_pb2.GetStatusRequest, data, context)
+        await parsed(kv_pb2.GetStatusRequest, data, context)
         return self.status().SerializeToString()
 
     async def _list_conflicts(self, data: bytes, context: Context) -> bytes:
-        request = await _parsed(kv_pb2.ListConflictsRequest, data, context)
+        request = await parsed(kv_pb2.ListConflictsRequest, data, context)
         limit = min(request.limit or _PAGE, _PAGE_MAX)
         start = request.after + b"\x00" if request.after else b""
         page = self._engine.scan(Family.CONFLICTS, start, None, limit)
@@ -144,11 +154,3 @@ class ClusterService:
 
     def _count_conflicts(self) -> int:
         return len(self._engine.scan(Family.CONFLICTS, b"", None, _SCAN_MAX))
-
-
-async def _parsed(kind: Any, data: bytes, context: Context) -> Any:
-    try:
-        return kind.FromString(data)
-    except DecodeError:
-        text = f"not a {kind.DESCRIPTOR.full_name}"
-        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)

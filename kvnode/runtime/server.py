@@ -193,7 +193,7 @@ class Server:
 
     async def _serve(self, stop: asyncio.Event) -> None:
         server = grpc.aio.server(options=server_options(streams=self._limits.client_streams))
-        cluster = ClusterService(
+        cluster = self._cluster = ClusterService(
             self.node, self.identity, self._engine, self._edge, lambda: self.state
         )
         server.add_generic_rpc_handlers(
@@ -306,6 +306,8 @@ class Server:
         yield "gauge", "proven", "1 if this node's reads count.", float(node.replica.is_proven)
         yield "gauge", "epoch", "Epoch of the topology in force.", node.topology.epoch
         yield "gauge", "peers_up", "Peers that are linked.", len(node.coordinator.reachable)
+        silent = len(node.coordinator.suspects)
+        yield "gauge", "peers_silent", "Linked peers that are gone around.", silent
         yield "gauge", "operations_in_flight", "Coordinated here.", node.coordinator.in_flight
         yield "counter", "operations", "Clients' operations taken.", self._clients.operations
         yield "counter", "turns", "Turns of the core.", pump.turns
@@ -314,6 +316,7 @@ class Server:
         yield "counter", "alarms", "Lines of the log that someone should read.", self._alarms
         yield "gauge", "records", "Records held (an estimate).", self._engine.approximate_count()
         yield "gauge", "store_bytes", "Bytes on disk.", self._engine.size_bytes()
+        yield from self._cluster.care.figures()
 
     # The committer needs the pump and the pump the committer: these two close the circle.
 

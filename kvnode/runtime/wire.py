@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 Options = list[tuple[str, Any]]
 
@@ -68,3 +69,12 @@ def handlers(
         for name, method in (streams or {}).items()
     }
     return grpc.method_handlers_generic_handler(service, methods)
+
+
+async def parsed(kind: Any, data: bytes, context: Any) -> Any:
+    """Return the message of this kind in `data`; end the call with INVALID_ARGUMENT if none is."""
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        text = f"not a {kind.DESCRIPTOR.full_name}"
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)

@@ -1055,6 +1055,8 @@ class Status(_message.Message):
     HLC_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     WALL_MS_FIELD_NUMBER: _builtins.int
+    PENDING_HINTS_FIELD_NUMBER: _builtins.int
+    UNPROVEN_PARTITIONS_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     cluster: _builtins.str
     epoch: _builtins.int
@@ -1071,6 +1073,10 @@ class Status(_message.Message):
     hlc: _builtins.int
     address: _builtins.str
     wall_ms: _builtins.int
+    pending_hints: _builtins.int
+    """kept here for other nodes"""
+    unproven_partitions: _builtins.int
+    """of those it owns"""
     @_builtins.property
     def peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeerStatus]: ...
     def __init__(
@@ -1090,10 +1096,12 @@ class Status(_message.Message):
         hlc: _builtins.int = ...,
         address: _builtins.str = ...,
         wall_ms: _builtins.int = ...,
+        pending_hints: _builtins.int = ...,
+        unproven_partitions: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "bytes", b"bytes", "cluster", b"cluster", "epoch", b"epoch", "hlc", b"hlc", "incarnation", b"incarnation", "node", b"node", "open_conflicts", b"open_conflicts", "peers", b"peers", "pid", b"pid", "records", b"records", "state", b"state", "version", b"version", "wall_ms", b"wall_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "bytes", b"bytes", "cluster", b"cluster", "epoch", b"epoch", "hlc", b"hlc", "incarnation", b"incarnation", "node", b"node", "open_conflicts", b"open_conflicts", "peers", b"peers", "pending_hints", b"pending_hints", "pid", b"pid", "records", b"records", "state", b"state", "unproven_partitions", b"unproven_partitions", "version", b"version", "wall_ms", b"wall_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1107,7 +1115,7 @@ class PeerStatus(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     state: _builtins.str
-    """up | down"""
+    """up | suspect | down"""
     def __init__(
         self,
         *,
@@ -1205,3 +1213,414 @@ class Conflict(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Conflict: _TypeAlias = Conflict  # noqa: Y015
+
+@_typing.final
+class GetHintsRequest(_message.Message):
+    """---- hints, convergence, repair ----------------------------------------------------------------"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetHintsRequest: _TypeAlias = GetHintsRequest  # noqa: Y015
+
+@_typing.final
+class Hints(_message.Message):
+    """what one node keeps for others"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    LEDGERS_FIELD_NUMBER: _builtins.int
+    BYTES_MAX_FIELD_NUMBER: _builtins.int
+    UNDER_WAY_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    bytes_max: _builtins.int
+    """past it new ones are refused"""
+    under_way: _builtins.int
+    """deliveries that are not acknowledged yet"""
+    @_builtins.property
+    def ledgers(self) -> _containers.RepeatedCompositeFieldContainer[Global___HintLedger]:
+        """one for each owner that anything was ever kept for"""
+
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        ledgers: _abc.Iterable[Global___HintLedger] | None = ...,
+        bytes_max: _builtins.int = ...,
+        under_way: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_max", b"bytes_max", "ledgers", b"ledgers", "node", b"node", "under_way", b"under_way"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Hints: _TypeAlias = Hints  # noqa: Y015
+
+@_typing.final
+class HintLedger(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OWNER_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    OLDEST_MS_FIELD_NUMBER: _builtins.int
+    DELIVERED_FIELD_NUMBER: _builtins.int
+    DROPPED_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    owner: _builtins.str
+    pending: _builtins.int
+    bytes: _builtins.int
+    oldest_ms: _builtins.int
+    """when the oldest was taken, ms since 1970; 0: none is pending"""
+    delivered: _builtins.int
+    """these and what follows: since the node started"""
+    refused: _builtins.int
+    """writes that did not fit"""
+    @_builtins.property
+    def dropped(self) -> _containers.RepeatedCompositeFieldContainer[Global___HintsDropped]: ...
+    def __init__(
+        self,
+        *,
+        owner: _builtins.str = ...,
+        pending: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+        oldest_ms: _builtins.int = ...,
+        delivered: _builtins.int = ...,
+        dropped: _abc.Iterable[Global___HintsDropped] | None = ...,
+        refused: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "delivered", b"delivered", "dropped", b"dropped", "oldest_ms", b"oldest_ms", "owner", b"owner", "pending", b"pending", "refused", b"refused"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HintLedger: _TypeAlias = HintLedger  # noqa: Y015
+
+@_typing.final
+class HintsDropped(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WHY_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    why: _builtins.str
+    """aged"""
+    count: _builtins.int
+    def __init__(
+        self,
+        *,
+        why: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HintsDropped: _TypeAlias = HintsDropped  # noqa: Y015
+
+@_typing.final
+class GetConvergenceRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KICK_FIELD_NUMBER: _builtins.int
+    kick: _builtins.bool
+    """deliver hints and compare with peers now"""
+    def __init__(
+        self,
+        *,
+        kick: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kick", b"kick"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetConvergenceRequest: _TypeAlias = GetConvergenceRequest  # noqa: Y015
+
+@_typing.final
+class Convergence(_message.Message):
+    """how far one node is from being equal to its peers"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    HINTS_FIELD_NUMBER: _builtins.int
+    UNPROVEN_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FIELD_NUMBER: _builtins.int
+    PARTITION_FIELD_NUMBER: _builtins.int
+    N_FIELD_NUMBER: _builtins.int
+    ROOT_FIELD_NUMBER: _builtins.int
+    EXCHANGES_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    epoch: _builtins.int
+    exchanges: _builtins.int
+    """comparisons under way"""
+    @_builtins.property
+    def hints(self) -> _containers.RepeatedCompositeFieldContainer[Global___HintLedger]:
+        """only where something is pending"""
+
+    @_builtins.property
+    def unproven(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """partitions"""
+
+    @_builtins.property
+    def unknown(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """partitions whose trees are being rebuilt: they have no root"""
+
+    @_builtins.property
+    def partition(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Columns, of equal length: the trees of what this node owns. Records in keyspaces of the same n
+        have one tree for each partition, and its owners are the first n of the partition's walk.
+        """
+
+    @_builtins.property
+    def n(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def root(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """equal roots: equal records"""
+
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        hints: _abc.Iterable[Global___HintLedger] | None = ...,
+        unproven: _abc.Iterable[_builtins.int] | None = ...,
+        unknown: _abc.Iterable[_builtins.int] | None = ...,
+        partition: _abc.Iterable[_builtins.int] | None = ...,
+        n: _abc.Iterable[_builtins.int] | None = ...,
+        root: _abc.Iterable[_builtins.int] | None = ...,
+        exchanges: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "exchanges", b"exchanges", "hints", b"hints", "n", b"n", "node", b"node", "partition", b"partition", "root", b"root", "unknown", b"unknown", "unproven", b"unproven"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Convergence: _TypeAlias = Convergence  # noqa: Y015
+
+@_typing.final
+class StartRepairRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTITIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def partitions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """empty: all that the node owns"""
+
+    def __init__(
+        self,
+        *,
+        partitions: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["partitions", b"partitions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartRepairRequest: _TypeAlias = StartRepairRequest  # noqa: Y015
+
+@_typing.final
+class GetRepairRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRepairRequest: _TypeAlias = GetRepairRequest  # noqa: Y015
+
+@_typing.final
+class CancelRepairRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelRepairRequest: _TypeAlias = CancelRepairRequest  # noqa: Y015
+
+@_typing.final
+class Repair(_message.Message):
+    """the latest repair of one node, as far as it has come"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    BEGAN_MS_FIELD_NUMBER: _builtins.int
+    ENDED_MS_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    state: _builtins.str
+    """none | running | cancelled | done"""
+    began_ms: _builtins.int
+    """ms since 1970"""
+    ended_ms: _builtins.int
+    """0: it is not over"""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___RepairLine]: ...
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        state: _builtins.str = ...,
+        began_ms: _builtins.int = ...,
+        ended_ms: _builtins.int = ...,
+        lines: _abc.Iterable[Global___RepairLine] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["began_ms", b"began_ms", "ended_ms", b"ended_ms", "lines", b"lines", "node", b"node", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Repair: _TypeAlias = Repair  # noqa: Y015
+
+@_typing.final
+class RepairLine(_message.Message):
+    """one partition with one of its other owners"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTITION_FIELD_NUMBER: _builtins.int
+    PEER_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    DIFFERING_FIELD_NUMBER: _builtins.int
+    MENDED_FIELD_NUMBER: _builtins.int
+    partition: _builtins.int
+    peer: _builtins.str
+    state: _builtins.str
+    """waiting | running | done"""
+    differing: _builtins.int
+    """keys"""
+    mended: _builtins.int
+    def __init__(
+        self,
+        *,
+        partition: _builtins.int = ...,
+        peer: _builtins.str = ...,
+        state: _builtins.str = ...,
+        differing: _builtins.int = ...,
+        mended: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["differing", b"differing", "mended", b"mended", "partition", b"partition", "peer", b"peer", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RepairLine: _TypeAlias = RepairLine  # noqa: Y015
+
+@_typing.final
+class WhyNotReapedRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEYSPACE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    keyspace: _builtins.str
+    """empty: "default" """
+    key: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        keyspace: _builtins.str = ...,
+        key: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "keyspace", b"keyspace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WhyNotReapedRequest: _TypeAlias = WhyNotReapedRequest  # noqa: Y015
+
+@_typing.final
+class WhyNotReapedResponse(_message.Message):
+    """what one owner says of a deleted key's marker"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    OWNERS_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    state: _builtins.str
+    """reaped | waits | value | no owner | unreadable"""
+    @_builtins.property
+    def owners(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReapReport]:
+        """if it waits: for whom, and why"""
+
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        state: _builtins.str = ...,
+        owners: _abc.Iterable[Global___ReapReport] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "owners", b"owners", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WhyNotReapedResponse: _TypeAlias = WhyNotReapedResponse  # noqa: Y015
+
+@_typing.final
+class ReapReport(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    AGREES_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    LACKS_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    agrees: _builtins.bool
+    """this owner no longer needs the marker"""
+    why: _builtins.str
+    """if not"""
+    @_builtins.property
+    def lacks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """dots that its floor does not cover: "actor:counter" """
+
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        agrees: _builtins.bool = ...,
+        why: _builtins.str = ...,
+        lacks: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agrees", b"agrees", "lacks", b"lacks", "node", b"node", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReapReport: _TypeAlias = ReapReport  # noqa: Y015

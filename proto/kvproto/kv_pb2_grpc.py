@@ -250,6 +250,36 @@ class ClusterStub:
                 request_serializer=kvproto_dot_kv__pb2.ListConflictsRequest.SerializeToString,
                 response_deserializer=kvproto_dot_kv__pb2.ListConflictsResponse.FromString,
                 _registered_method=True)
+        self.GetHints = channel.unary_unary(
+                '/kvnode.v1.Cluster/GetHints',
+                request_serializer=kvproto_dot_kv__pb2.GetHintsRequest.SerializeToString,
+                response_deserializer=kvproto_dot_kv__pb2.Hints.FromString,
+                _registered_method=True)
+        self.GetConvergence = channel.unary_unary(
+                '/kvnode.v1.Cluster/GetConvergence',
+                request_serializer=kvproto_dot_kv__pb2.GetConvergenceRequest.SerializeToString,
+                response_deserializer=kvproto_dot_kv__pb2.Convergence.FromString,
+                _registered_method=True)
+        self.StartRepair = channel.unary_unary(
+                '/kvnode.v1.Cluster/StartRepair',
+                request_serializer=kvproto_dot_kv__pb2.StartRepairRequest.SerializeToString,
+                response_deserializer=kvproto_dot_kv__pb2.Repair.FromString,
+                _registered_method=True)
+        self.GetRepair = channel.unary_unary(
+                '/kvnode.v1.Cluster/GetRepair',
+                request_serializer=kvproto_dot_kv__pb2.GetRepairRequest.SerializeToString,
+                response_deserializer=kvproto_dot_kv__pb2.Repair.FromString,
+                _registered_method=True)
+        self.CancelRepair = channel.unary_unary(
+                '/kvnode.v1.Cluster/CancelRepair',
+                request_serializer=kvproto_dot_kv__pb2.CancelRepairRequest.SerializeToString,
+                response_deserializer=kvproto_dot_kv__pb2.Repair.FromString,
+                _registered_method=True)
+        self.WhyNotReaped = channel.unary_unary(
+                '/kvnode.v1.Cluster/WhyNotReaped',
+                request_serializer=kvproto_dot_kv__pb2.WhyNotReapedRequest.SerializeToString,
+                response_deserializer=kvproto_dot_kv__pb2.WhyNotReapedResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServicer:
@@ -273,6 +303,42 @@ class ClusterServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetHints(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetConvergence(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartRepair(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRepair(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelRepair(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WhyNotReaped(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -290,6 +356,36 @@ def add_ClusterServicer_to_server(servicer, server):
                     servicer.ListConflicts,
                     request_deserializer=kvproto_dot_kv__pb2.ListConflictsRequest.FromString,
                     response_serializer=kvproto_dot_kv__pb2.ListConflictsResponse.SerializeToString,
+            ),
+            'GetHints': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetHints,
+                    request_deserializer=kvproto_dot_kv__pb2.GetHintsRequest.FromString,
+                    response_serializer=kvproto_dot_kv__pb2.Hints.SerializeToString,
+            ),
+            'GetConvergence': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetConvergence,
+                    request_deserializer=kvproto_dot_kv__pb2.GetConvergenceRequest.FromString,
+                    response_serializer=kvproto_dot_kv__pb2.Convergence.SerializeToString,
+            ),
+            'StartRepair': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartRepair,
+                    request_deserializer=kvproto_dot_kv__pb2.StartRepairRequest.FromString,
+                    response_serializer=kvproto_dot_kv__pb2.Repair.SerializeToString,
+            ),
+            'GetRepair': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRepair,
+                    request_deserializer=kvproto_dot_kv__pb2.GetRepairRequest.FromString,
+                    response_serializer=kvproto_dot_kv__pb2.Repair.SerializeToString,
+            ),
+            'CancelRepair': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelRepair,
+                    request_deserializer=kvproto_dot_kv__pb2.CancelRepairRequest.FromString,
+                    response_serializer=kvproto_dot_kv__pb2.Repair.SerializeToString,
+            ),
+            'WhyNotReaped': grpc.unary_unary_rpc_method_handler(
+                    servicer.WhyNotReaped,
+                    request_deserializer=kvproto_dot_kv__pb2.WhyNotReapedRequest.FromString,
+                    response_serializer=kvproto_dot_kv__pb2.WhyNotReapedResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -373,6 +469,168 @@ class Cluster:
             '/kvnode.v1.Cluster/ListConflicts',
             kvproto_dot_kv__pb2.ListConflictsRequest.SerializeToString,
             kvproto_dot_kv__pb2.ListConflictsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetHints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvnode.v1.Cluster/GetHints',
+            kvproto_dot_kv__pb2.GetHintsRequest.SerializeToString,
+            kvproto_dot_kv__pb2.Hints.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetConvergence(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvnode.v1.Cluster/GetConvergence',
+            kvproto_dot_kv__pb2.GetConvergenceRequest.SerializeToString,
+            kvproto_dot_kv__pb2.Convergence.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartRepair(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvnode.v1.Cluster/StartRepair',
+            kvproto_dot_kv__pb2.StartRepairRequest.SerializeToString,
+            kvproto_dot_kv__pb2.Repair.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRepair(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvnode.v1.Cluster/GetRepair',
+            kvproto_dot_kv__pb2.GetRepairRequest.SerializeToString,
+            kvproto_dot_kv__pb2.Repair.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelRepair(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvnode.v1.Cluster/CancelRepair',
+            kvproto_dot_kv__pb2.CancelRepairRequest.SerializeToString,
+            kvproto_dot_kv__pb2.Repair.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WhyNotReaped(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvnode.v1.Cluster/WhyNotReaped',
+            kvproto_dot_kv__pb2.WhyNotReapedRequest.SerializeToString,
+            kvproto_dot_kv__pb2.WhyNotReapedResponse.FromString,
             options,
             channel_credentials,
             insecure,

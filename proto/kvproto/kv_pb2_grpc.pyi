@@ -92,6 +92,12 @@ class ClusterStub:
     GetTopology: _grpc.UnaryUnaryMultiCallable[_kv_pb2.GetTopologyRequest, _kv_pb2.Topology]
     GetStatus: _grpc.UnaryUnaryMultiCallable[_kv_pb2.GetStatusRequest, _kv_pb2.Status]
     ListConflicts: _grpc.UnaryUnaryMultiCallable[_kv_pb2.ListConflictsRequest, _kv_pb2.ListConflictsResponse]
+    GetHints: _grpc.UnaryUnaryMultiCallable[_kv_pb2.GetHintsRequest, _kv_pb2.Hints]
+    GetConvergence: _grpc.UnaryUnaryMultiCallable[_kv_pb2.GetConvergenceRequest, _kv_pb2.Convergence]
+    StartRepair: _grpc.UnaryUnaryMultiCallable[_kv_pb2.StartRepairRequest, _kv_pb2.Repair]
+    GetRepair: _grpc.UnaryUnaryMultiCallable[_kv_pb2.GetRepairRequest, _kv_pb2.Repair]
+    CancelRepair: _grpc.UnaryUnaryMultiCallable[_kv_pb2.CancelRepairRequest, _kv_pb2.Repair]
+    WhyNotReaped: _grpc.UnaryUnaryMultiCallable[_kv_pb2.WhyNotReapedRequest, _kv_pb2.WhyNotReapedResponse]
 
 @_typing.type_check_only
 class ClusterAsyncStub(ClusterStub):
@@ -99,6 +105,12 @@ class ClusterAsyncStub(ClusterStub):
     GetTopology: _aio.UnaryUnaryMultiCallable[_kv_pb2.GetTopologyRequest, _kv_pb2.Topology]  # type: ignore[assignment]
     GetStatus: _aio.UnaryUnaryMultiCallable[_kv_pb2.GetStatusRequest, _kv_pb2.Status]  # type: ignore[assignment]
     ListConflicts: _aio.UnaryUnaryMultiCallable[_kv_pb2.ListConflictsRequest, _kv_pb2.ListConflictsResponse]  # type: ignore[assignment]
+    GetHints: _aio.UnaryUnaryMultiCallable[_kv_pb2.GetHintsRequest, _kv_pb2.Hints]  # type: ignore[assignment]
+    GetConvergence: _aio.UnaryUnaryMultiCallable[_kv_pb2.GetConvergenceRequest, _kv_pb2.Convergence]  # type: ignore[assignment]
+    StartRepair: _aio.UnaryUnaryMultiCallable[_kv_pb2.StartRepairRequest, _kv_pb2.Repair]  # type: ignore[assignment]
+    GetRepair: _aio.UnaryUnaryMultiCallable[_kv_pb2.GetRepairRequest, _kv_pb2.Repair]  # type: ignore[assignment]
+    CancelRepair: _aio.UnaryUnaryMultiCallable[_kv_pb2.CancelRepairRequest, _kv_pb2.Repair]  # type: ignore[assignment]
+    WhyNotReaped: _aio.UnaryUnaryMultiCallable[_kv_pb2.WhyNotReapedRequest, _kv_pb2.WhyNotReapedResponse]  # type: ignore[assignment]
 
 class ClusterServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -121,5 +133,47 @@ class ClusterServicer(metaclass=_abc_1.ABCMeta):
         request: _kv_pb2.ListConflictsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_kv_pb2.ListConflictsResponse, _abc.Awaitable[_kv_pb2.ListConflictsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetHints(
+        self,
+        request: _kv_pb2.GetHintsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_kv_pb2.Hints, _abc.Awaitable[_kv_pb2.Hints]]: ...
+
+    @_abc_1.abstractmethod
+    def GetConvergence(
+        self,
+        request: _kv_pb2.GetConvergenceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_kv_pb2.Convergence, _abc.Awaitable[_kv_pb2.Convergence]]: ...
+
+    @_abc_1.abstractmethod
+    def StartRepair(
+        self,
+        request: _kv_pb2.StartRepairRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_kv_pb2.Repair, _abc.Awaitable[_kv_pb2.Repair]]: ...
+
+    @_abc_1.abstractmethod
+    def GetRepair(
+        self,
+        request: _kv_pb2.GetRepairRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_kv_pb2.Repair, _abc.Awaitable[_kv_pb2.Repair]]: ...
+
+    @_abc_1.abstractmethod
+    def CancelRepair(
+        self,
+        request: _kv_pb2.CancelRepairRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_kv_pb2.Repair, _abc.Awaitable[_kv_pb2.Repair]]: ...
+
+    @_abc_1.abstractmethod
+    def WhyNotReaped(
+        self,
+        request: _kv_pb2.WhyNotReapedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_kv_pb2.WhyNotReapedResponse, _abc.Awaitable[_kv_pb2.WhyNotReapedResponse]]: ...
 
 def add_ClusterServicer_to_server(servicer: ClusterServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
