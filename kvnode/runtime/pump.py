@@ -6,7 +6,9 @@ flushes for all that wait. Dumb on purpose: every decision is the core's.
 
 Laws: turns run one after another in the order of their events; nothing of a turn is sent before
 its batch is written, nothing held before it is durable; a batch that finds the store stalled or
-the disk's reserve used up waits, and all turns behind it; any other storage failure stops the node.
+the disk's reserve used up waits, and all turns behind it; any other storage failure stops the node,
+and so does a record whose block is bad: once, abstaining, its turn goes on (kvnode.runtime.serve
+has the store rebuilt).
 Tests: tests/unit/runtime/test_pump.py. Source: design, section 3.
 """
 
@@ -182,6 +184,8 @@ class Pump:
         for key, found in zip(keys, self._engine.multi_get(family, keys), strict=True):
             if isinstance(found, ReadFailure):
                 self._on_alarm(f"a record cannot be read: {found.reason}")
+                if found.is_damage:
+                    self.fail(StorageDamaged(found.reason))
                 bad.append(key)
                 records[key] = None
             else:
@@ -211,7 +215,7 @@ class Pump:
             pairs = self._engine.scan(scan.family, scan.start, scan.end, scan.limit)
         except StorageDamaged as exc:
             self._on_alarm(f"a range cannot be read: {exc}")
-            self.submit(Scanned(scan.id, None))
+            self.fail(exc)
         else:
             self.submit(Scanned(scan.id, pairs))
 

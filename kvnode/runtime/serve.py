@@ -1,11 +1,14 @@
 """`kvnode serve`: be one node until told to stop.
 
     starting --store open, peers heard or waited for--> up --SIGTERM--> stopping --drained--> gone
+       ^------- a damaged store: begins anew, rebuilds --'
 
 Every refusal before the node serves is one line on stderr and exit status 1. A task that crashes,
 a storage thread that fails or a log that cannot be synced ends the process loudly: what it has
-acknowledged is durable, and its peers go on without it.
-Tests: tests/cluster/test_serve.py.
+acknowledged is durable, and its peers go on without it. A store that turns out to be damaged ends
+this life too, but not the process: it begins anew, as the same command under the same pid, rebuilds
+the store before it serves anything (kvnode.storage.rebuild), and does not count until proven.
+Tests: tests/cluster/test_serve.py, tests/cluster/test_damage.py.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from kvnode.runtime.faults import asked_for
 from kvnode.runtime.logs import begin_logging
 from kvnode.runtime.settings import ConfigError, ServeError
 from kvnode.storage.folder import DataFolder, FolderError
-from kvnode.storage.port import StorageError
+from kvnode.storage.port import StorageDamaged, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +43,8 @@ through it, against 217 us for the bare call)."""
 
 _GRPC_EXPERIMENTS = "-event_engine_client,-event_engine_listener"
 """gRPC's older poller wakes fewer threads: docs/decisions/0007-grpc-poller.md has the figures."""
+
+_STDERR = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +116,10 @@ def _serve(
     gc.collect()
     gc.freeze()  # modules and settings never die: keep the collector off them
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_until_told(server))
+        return runner.run(_until_told(server, folder))
 
 
-async def _until_told(server: object) -> int:
+async def _until_told(server: object, folder: DataFolder) -> int:
     from kvnode.runtime.server import Server  # noqa: PLC0415
 
     assert isinstance(server, Server)
@@ -128,12 +133,38 @@ async def _until_told(server: object) -> int:
         root = _root(exc)
         if isinstance(root, ServeError):  # a refusal, met inside a task group
             raise root from None
+        if is_damage(root):
+            _begin_anew(folder, str(root))
         log.critical("crashed", exc_info=exc)
         _tell(f"crashed: {root}")
         # Nothing that runs now could make the disk any truer: go, as a kill would.
         logging.shutdown()
         os._exit(70)
     return 0
+
+
+def is_damage(exc: BaseException) -> bool:
+    """Say whether a node that ended so has a store that must be rebuilt."""
+    return isinstance(exc, StorageDamaged) or isinstance(exc.__cause__, StorageDamaged)
+
+
+def _begin_anew(folder: DataFolder, why: str) -> None:
+    """Replace this process by a new start of the same command, which rebuilds the store.
+
+    Not within this process: nothing of the old life (threads, sockets, caches) is left to trust.
+    Returns only if even that is not possible.
+    """
+    log.error("alarm store_is_damaged why=%s", " ".join(why.split()))
+    try:
+        folder.ask_rebuild(why)
+        logging.shutdown()
+        for opened in list(Path("/dev/fd").iterdir()):
+            if int(opened.name) > _STDERR:
+                with contextlib.suppress(OSError):  # the listing's own
+                    os.set_inheritable(int(opened.name), False)
+        os.execv(sys.executable, sys.orig_argv)
+    except OSError as exc:
+        _tell(f"cannot begin anew: {exc}")
 
 
 def _tell(text: str) -> None:

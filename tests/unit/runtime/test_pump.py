@@ -28,7 +28,7 @@ from kvnode.core.messages import (
 from kvnode.core.record import Encoded
 from kvnode.core.topology import Durability, Keyspace, Topology
 from kvnode.runtime.pump import as_events, now_us, wall_ms
-from kvnode.storage.port import StorageFenced
+from kvnode.storage.port import ReadFailure, StorageDamaged, StorageFenced
 from tests.unit.core.builders import KEY, get, put, record, replica_write, topology, version
 from tests.unit.runtime.builders import Driven, run, turns
 
@@ -269,7 +269,7 @@ def test_after_closing_no_turn_runs() -> None:
     run(test)
 
 
-def test_a_record_that_cannot_be_read_is_an_alarm_and_no_absence() -> None:
+def test_a_record_that_cannot_be_read_is_no_absence_and_ends_the_node() -> None:
     async def test() -> None:
         driven = Driven(alone())
         driven.engine.faults.unreadable.add((Family.RECORDS, KEY))
@@ -278,6 +278,21 @@ def test_a_record_that_cannot_be_read_is_an_alarm_and_no_absence() -> None:
         failure = driven.post.to_clients[0][1]
         assert isinstance(failure, Failure)
         assert any("cannot be read" in alarm for alarm in driven.alarms)
+        with pytest.raises(StorageDamaged):
+            await driven.pump.failed
+
+    run(test)
+
+
+def test_a_record_that_may_be_readable_later_is_abstained_on_and_the_node_goes_on() -> None:
+    async def test() -> None:
+        driven = Driven(alone())
+        later = ReadFailure("too many open files", is_damage=False)
+        driven.engine.multi_get = lambda *_: [later]  # type: ignore[method-assign]
+        driven.pump.submit(read())
+        await turns()
+        assert isinstance(driven.post.to_clients[0][1], Failure)
+        assert not driven.pump.failed.done()
 
     run(test)
 
