@@ -208,10 +208,14 @@ class Admission:
         if self.is_standing:
             bound = min(bound, int(self._pace.rate(now) * self._target_us / 1e6))
         # As much as is free may be held: one share alone gets half of the queue, two a third each.
-        in_turn = (bound - self.waiting - held) // 2 + 1 if bound > self.waiting + held else 0
+        in_turn = (bound - self.waiting - held + 1) // 2
         few = QUANTUM - held if self.is_standing else 0
         most = max(0, self._waiting_most - self.waiting)
         return free_to_run + min(most, max(in_turn, few, 0))
+
+    def waiting_of(self, share: Hashable) -> int:
+        """Return how many operations of a share wait."""
+        return self._lengths.get(share, 0)
 
     def refusal(self, now: Instant) -> tuple[str, int]:
         """Return why what does not fit is refused, and after how many ms to come again."""

@@ -175,6 +175,14 @@ class Limits:
         doc="Frames of one client stream that are not answered yet; beyond it that client gets "
         "Overloaded. Counted by the frame, and given back as its operations are answered.",
     )
+    client_beat_ms: int = _limit(
+        50,
+        unit="ms",
+        low=5,
+        high=1_000,
+        doc="A client that waits for an answer hears from its node in every second of these "
+        "periods at least. Higher: fewer frames; above 80 clients may take a busy node for dead.",
+    )
     client_streams: int = _limit(
         1_024,
         unit="streams",

@@ -310,6 +310,9 @@ class Server:
         yield "gauge", "peers_silent", "Linked peers that are gone around.", silent
         yield "gauge", "operations_in_flight", "Coordinated here.", node.coordinator.in_flight
         yield "counter", "operations", "Clients' operations taken.", self._clients.operations
+        gate = self._clients.gate
+        yield "gauge", "operations_waiting", "Clients' operations that wait.", gate.waiting
+        yield "counter", "operations_refused", "Clients' operations refused by load.", gate.refused
         yield "counter", "turns", "Turns of the core.", pump.turns
         yield "counter", "events", "Events that turns took.", pump.events
         yield "counter", "writes", "Write batches given to the store.", self._engine.written

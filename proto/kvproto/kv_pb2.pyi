@@ -342,6 +342,8 @@ class PipelineRequest(_message.Message):
     PUTS_FIELD_NUMBER: _builtins.int
     TRACE_FIELD_NUMBER: _builtins.int
     IDENTITY_FIELD_NUMBER: _builtins.int
+    PAIR_FIELD_NUMBER: _builtins.int
+    BULK_FIELD_NUMBER: _builtins.int
     format: _builtins.int
     """1"""
     epoch: _builtins.int
@@ -350,6 +352,11 @@ class PipelineRequest(_message.Message):
     """W3C trace context, carried along"""
     identity: _builtins.bytes
     """of the caller; unused so far"""
+    pair: _builtins.bytes
+    """The first frame of a stream may name the pair that it belongs to, by 16 random bytes: a client's
+    second stream to a node, which is `bulk`, carries large values, also in answer to the first.
+    """
+    bulk: _builtins.bool
     @_builtins.property
     def keyspaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """the table that `keyspace` columns point into"""
@@ -368,10 +375,12 @@ class PipelineRequest(_message.Message):
         puts: Global___Puts | None = ...,
         trace: _builtins.bytes = ...,
         identity: _builtins.bytes = ...,
+        pair: _builtins.bytes = ...,
+        bulk: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["gets", b"gets", "puts", b"puts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "format", b"format", "gets", b"gets", "identity", b"identity", "keyspaces", b"keyspaces", "puts", b"puts", "trace", b"trace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bulk", b"bulk", "epoch", b"epoch", "format", b"format", "gets", b"gets", "identity", b"identity", "keyspaces", b"keyspaces", "pair", b"pair", "puts", b"puts", "trace", b"trace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -519,12 +528,18 @@ class PipelineResponse(_message.Message):
     FAILURES_FIELD_NUMBER: _builtins.int
     TOPOLOGY_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    WANTS_BULK_FIELD_NUMBER: _builtins.int
     format: _builtins.int
     epoch: _builtins.int
     hlc: _builtins.int
     """the node's clock as this left: clients stamp writes by it"""
     draining: _builtins.bool
     """the node is about to stop: send nothing more here"""
+    waiting: _builtins.int
+    """of this client's operations, so many have not begun here"""
+    wants_bulk: _builtins.bool
+    """large answers leave here for want of a bulk stream"""
     @_builtins.property
     def gets(self) -> Global___GetResults: ...
     @_builtins.property
@@ -546,10 +561,12 @@ class PipelineResponse(_message.Message):
         failures: _abc.Iterable[Global___Failure] | None = ...,
         topology: Global___Topology | None = ...,
         draining: _builtins.bool = ...,
+        waiting: _builtins.int = ...,
+        wants_bulk: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["gets", b"gets", "puts", b"puts", "topology", b"topology"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "epoch", b"epoch", "failures", b"failures", "format", b"format", "gets", b"gets", "hlc", b"hlc", "puts", b"puts", "topology", b"topology"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "epoch", b"epoch", "failures", b"failures", "format", b"format", "gets", b"gets", "hlc", b"hlc", "puts", b"puts", "topology", b"topology", "waiting", b"waiting", "wants_bulk", b"wants_bulk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

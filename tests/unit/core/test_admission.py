@@ -69,8 +69,8 @@ def test_what_fits_neither_here_nor_there_is_refused_at_once_with_when_to_come_a
     gate = admission()
     verdict = gate.arrive("a", frame(1, range(1, 20)), NOW)
     assert len(begun(verdict)) == 4
-    assert gate.waiting == 5, "one share alone may hold half of what is free, and one more"
-    assert refused(verdict) == [(1, op_id) for op_id in range(10, 20)]
+    assert gate.waiting == 4, "one share alone may hold half"
+    assert refused(verdict) == [(1, op_id) for op_id in range(9, 20)]
     failure = verdict.refused[0][1]
     assert (failure.code, failure.outcome) == (ErrorCode.OVERLOADED, Outcome.NONE)
     assert failure.retry_after_ms > 0
@@ -164,7 +164,7 @@ def test_a_queue_that_has_drained_takes_bursts_again() -> None:
         now += 10 * MS
         gate.done(min(10, gate.running), at(now))
     assert not gate.is_standing
-    assert gate.room("greedy", at(now)) > 5_000
+    assert gate.room("greedy", at(now)) >= 5_000
 
 
 def test_nothing_begins_that_would_end_too_late_at_the_present_rate() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from kvnode.core.messages import Detail, GetResult, SessionId, SiblingReport
 from kvnode.core.topology import Keyspace
-from kvnode.runtime.clients import ClientStream, _payload
+from kvnode.runtime.client_stream import ClientStream, payload
 from kvnode.runtime.pump import wall_ms
 from kvnode.runtime.topology_codec import encode_topology
 from kvnode.storage.port import Position
@@ -211,7 +211,7 @@ def test_a_client_that_does_not_read_loses_its_stream_and_others_do_not_notice()
             stream = stream_of(site)
             result = GetResult(1, bytes(256 << 10), b"", 0, 0, None)
             while not stream.is_too_slow:
-                site.clients.answer(stream.session, [result])
+                stream.push([result])
                 await turns()
             other = site.open("KV/Pipeline")
             assert list((await asked(other, frame(gets=1))).gets.id) == [1]
@@ -293,8 +293,8 @@ def test_a_frame_is_measured_with_the_stories_that_it_tells() -> None:
     sibling = SiblingReport(1, 1, 1, bytes(5_000), False, 0, False, b"")
     story = Detail((sibling, sibling), (), "", (), (), False, False)
     plain = GetResult(1, b"v" * 100, b"c" * 50, 0, 0, None)
-    assert 150 < _payload(plain) < 300
-    assert _payload(plain._replace(detail=story)) > 10_000
+    assert 150 < payload(plain) < 300
+    assert payload(plain._replace(detail=story)) > 10_000
 
 
 # ---- unary -----------------------------------------------------------------------------------
@@ -424,7 +424,7 @@ def test_a_call_that_comes_after_its_deadline_is_never_begun(method: str, left_s
     async def test() -> None:
         async with Site(ALONE) as site:
             with pytest.raises(grpc.aio.AbortError, match="the deadline has passed"):
-                await getattr(site.clients, method)(b"", Late(left_s))
+                await getattr(site.clients._unary, method)(b"", Late(left_s))
             assert site.clients.operations == 0
 
     run(test)
@@ -456,7 +456,7 @@ def test_a_bug_in_a_unary_call_ends_the_node() -> None:
 def test_answers_to_a_session_that_is_gone_are_dropped() -> None:
     async def test() -> None:
         async with Site(ALONE) as site:
-            site.clients.answer(SessionId(99), [GetResult(1, b"", b"", 0, 0, None)])
+            site.clients._push(SessionId(99), [GetResult(1, b"", b"", 0, 0, None)])
             assert site.clients.is_idle
 
     run(test)

@@ -1,0 +1,125 @@
+"""One client's pipeline at a node: what it is owed, and when it is told so.
+
+A client may have a second stream, its *bulk* stream, for large values: answers that are large leave
+there, whatever they were asked on, so that they never delay small ones.
+
+Laws: what one client is owed is bounded by whoever takes its frames; a client that does not read
+its answers loses its stream; one that waits hears something in every second beat.
+Tests: tests/unit/runtime/test_client_stream.py, tests/unit/runtime/test_clients.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from kvnode.core.bounds import Limits
+from kvnode.core.messages import Detail, GetResult, Result, SessionId
+from kvnode.runtime.outgoing import Outgoing
+
+Encode = Callable[["ClientStream", Sequence[Result]], bytes]
+
+
+class ClientStream:
+    """One client's pipeline.
+
+    Args:
+        session: its number at this node.
+        encode: results to the bytes of one frame.
+        waiting: how many of its operations wait for their turn.
+    """
+
+    def __init__(
+        self,
+        session: SessionId,
+        encode: Encode,
+        limits: Limits,
+        *,
+        waiting: Callable[[SessionId], int],
+    ) -> None:
+        self.session = session
+        self.owed = 0
+        self.owed_bytes = 0
+        """Of frames not answered yet; an operation's part in them is taken to be the average."""
+        self.owes_topology = False
+        self.is_too_slow = False
+        self.hearing: asyncio.Task[None] | None = None
+        self._encode_frame = encode
+        self._waiting = waiting
+        self._frames_at_beat = 0
+        self.pair = b""
+        """Which pair of streams this is one of; empty: none."""
+        self.bulk: ClientStream | None = None
+        """Where large answers leave, if the client has such a stream."""
+        self.wants_bulk = False
+        """Whether it was missed."""
+        self._bulk_bytes = limits.bulk_bytes
+        self.outgoing: Outgoing[Result] = Outgoing(self._encode, payload, self._in_flight, limits)
+
+    def push(self, results: list[Result]) -> None:
+        """Answer operations; a client that does not read its answers loses its stream."""
+        if any(map(self._is_large, results)):
+            results = self._push_large(results)
+        self.outgoing.push(results)
+        if self.outgoing.is_overfull and not self.is_too_slow:
+            self.is_too_slow = True
+            self.end()
+
+    def beat(self) -> bool:
+        """Say something if an answer is owed and nothing was said since the last beat.
+
+        Returns whether anything is owed.
+        """
+        if self.owed <= 0:
+            return False
+        if self.outgoing.frames == self._frames_at_beat:
+            self.outgoing.notice()
+        self._frames_at_beat = self.outgoing.frames
+        return True
+
+    def end(self) -> None:
+        """End the stream, whatever is under way on it."""
+        self.outgoing.close()
+        if self.hearing is not None:
+            self.hearing.cancel()
+
+    def _is_large(self, result: Result) -> bool:
+        if type(result) is not GetResult:
+            return False
+        value = result.value
+        return value is not None and len(value) > self._bulk_bytes
+
+    def _push_large(self, results: list[Result]) -> list[Result]:
+        """Have large answers leave on the bulk stream; return the others."""
+        bulk = self.bulk
+        if bulk is None or bulk.outgoing.is_closed:
+            self.wants_bulk = True
+            return results
+        large = [result for result in results if self._is_large(result)]
+        self.owed -= len(large)
+        bulk.owed += len(large)
+        bulk.push(large)
+        return [result for result in results if not self._is_large(result)]
+
+    def _in_flight(self) -> int:
+        """What company an answer may expect soon: not that of operations that wait their turn."""
+        return max(min(self.owed, 1), self.owed - self._waiting(self.session))
+
+    def _encode(self, results: Sequence[Result]) -> bytes:
+        self.owed_bytes -= self.owed_bytes * len(results) // max(1, len(results), self.owed)
+        self.owed -= len(results)
+        return self._encode_frame(self, results)
+
+
+def payload(result: Result) -> int:
+    """Return about how many bytes an answer takes."""
+    if isinstance(result, GetResult):
+        size = 64 + len(result.value or b"") + len(result.context)
+        return size if result.detail is None else size + _detail_bytes(result.detail)
+    return 128
+
+
+def _detail_bytes(detail: Detail) -> int:
+    """Return about what a read's story takes. Not exact: values may be left out of it."""
+    siblings = sum(128 + len(sibling.value) for sibling in detail.siblings)
+    return 256 + siblings + 256 * len(detail.replicas)
