@@ -43,6 +43,8 @@ class Bounds:
     last_attempt_ms: float = 20.0
     """A put that is certainly nowhere is not sent again within its last so many milliseconds: an
     answer that comes too late would only make it uncertain."""
+    bulk_bytes: int = 64 << 10
+    """Operations above this travel on a stream of their own: they never delay small ones."""
     flush_ms: float = 4.0
     """Longest wait of an operation for company. Higher: larger messages, later answers."""
     flush_ms_each: float = 0.05
@@ -54,8 +56,8 @@ class Bounds:
     """A suspected node's connection is made anew after this time without an answer."""
     probe_ms: float = 250.0
     """Time between questions to a suspected node, and how long each may take."""
-    tick_ms: float = 50.0
-    """Between two looks at silent nodes, while anything is unanswered."""
+    tick_ms: float = 10.0
+    """Between two looks at slow and silent nodes, while anything is unanswered."""
     reconnect_first_ms: float = 50.0
     reconnect_most_ms: float = 200.0
     """Reconnects back off from the first to the second."""
@@ -63,9 +65,20 @@ class Bounds:
     retry_most_ms: float = 200.0
     """Retries wait a random time below the first, doubled each time up to the second."""
     retry_share: float = 0.1
-    """Retries after `Overloaded`, as a share of all operations. Higher: more load when busy."""
+    """Retries after a refusal, as a share of all operations. Higher: more load when busy."""
     retry_burst: float = 100.0
     """How many such retries may be saved up."""
+    retry_scarce_ms: float = 400.0
+    """Past that an `Overloaded` is raised at once, and other retries wait this much longer."""
+    hedge_share: float = 0.05
+    """Operations that are asked of a second node too because the first is slower than usual, as a
+    share of all. Higher: shorter tail, more load. 0: none."""
+    hedge_burst: float = 10.0
+    """How many such may be saved up."""
+    hedge_least_ms: float = 20.0
+    """Nothing is asked twice before so long, whatever is usual."""
+    hedge_rest_ms: float = 1_000.0
+    """Nor for so long after a node was overloaded."""
     seed_stagger_ms: float = 50.0
     """A seed that does not answer for so long gets company from the next."""
     session_keys: int = 10_000

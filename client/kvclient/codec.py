@@ -46,8 +46,23 @@ assert [confidence.name for confidence in Confidence] == pb.Confidence.keys()
 T = TypeVar("T")
 
 
-def encode_frame(operations: Sequence[Operation], *, epoch: int, now: float) -> bytes:
-    """Return one PipelineRequest with all operations. `now` is on the deadlines' clock, seconds."""
+def encode_frame(
+    operations: Sequence[Operation],
+    *,
+    epoch: int,
+    now: float,
+    pair: bytes = b"",
+    is_bulk: bool = False,
+) -> bytes:
+    """Return one PipelineRequest with all operations.
+
+    Args:
+        operations: at most as many as a frame may hold.
+        epoch: of the topology that is routed by.
+        now: on the deadlines' clock, seconds.
+        pair: in the first frame of a stream, the two streams that it is one of.
+        is_bulk: in the first frame of a stream, whether it is the one for large values.
+    """
     table: dict[str, int] = {}
     for operation in operations:
         table.setdefault(operation.keyspace, len(table))
@@ -59,6 +74,8 @@ def encode_frame(operations: Sequence[Operation], *, epoch: int, now: float) -> 
         keyspaces=list(table),
         gets=_gets(gets, table, now) if gets else None,
         puts=_puts(puts, table, now) if puts else None,
+        pair=pair,
+        bulk=is_bulk,
     )
     return request.SerializeToString()
 

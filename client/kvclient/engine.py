@@ -1,4 +1,4 @@
-"""What becomes of each operation: attempts, answers, refusals, broken streams, silence, deadlines.
+"""What becomes of each operation, from its beginning to its end: answers, errors, deadlines.
 
 Decides and never acts: it is told the time, is handed its randomness, fills the lanes' outboxes and
 finishes operations. Laws: each operation is finished exactly once, by its deadline; all attempts of
@@ -6,7 +6,8 @@ a put share one write id and one stamp, unless it is redone above a newer versio
 exactly the unfinished operations.
 Tests: tests/unit/client/test_engine.py.
 Source: design, sections 2.2, 2.3 and 2.10.
-Left out: frames and sockets (`codec`, `stream`), discovery (`cluster`).
+Left out: where attempts go (`attempts`), frames and sockets (`codec`, `stream`), discovery
+(`cluster`).
     submit --choose--> queued on a lane --frame--> unanswered --answer--> finished
               ^              |                        |  |
               |              |  lane broken or silent |  '--refused--> finished, or after a wait
@@ -16,35 +17,21 @@ Left out: frames and sockets (`codec`, `stream`), discovery (`cluster`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from heapq import heappop, heappush
+from collections.abc import Callable, Sequence
 from random import Random
 
+from kvclient.attempts import Attempts
 from kvclient.bounds import BOUNDS, Bounds
 from kvclient.clock import HybridClock, ms_of_hlc
 from kvclient.errors import KVError, Overloaded
 from kvclient.operation import PUT_DELETE, Lane, LaneState, Operation, WriteIds
 from kvclient.results import Metrics
-from kvclient.retry import (
-    EFFECT_POSSIBLE,
-    Budget,
-    Code,
-    Refusal,
-    backoff_s,
-    comes_too_late,
-    error_at_deadline,
-    error_now,
-)
+from kvclient.retry import Code, Refusal, error_at_deadline
 from kvclient.routing import Router
 from kvclient.session import Session
+from kvclient.silence import Silence
 
 _SWEEP_GAP_S = 0.005
-
-PACES = 4.0
-"""A node is silent after so many times the longest gap between frames seen lately."""
-PACE_DECAY = 0.9
-MOST_PATIENCE = 5.0
-"""Times the usual silence; also what all get while none that owe anything are heard."""
 
 
 class Engine:
@@ -73,15 +60,15 @@ class Engine:
         self.pending: dict[int, Operation] = {}
         self.bytes_in_flight = 0
         self.lanes: list[Lane] = []
-        self._rng = rng
         self._write_ids = WriteIds(random_bytes)
-        self._pace_s = 0.0
         self._alarm = alarm
         self._suspect = suspect
         self._bounds = bounds
-        self._budget = Budget(bounds)
+        self._silence = Silence(bounds)
+        self._attempts = Attempts(
+            self.router, self.metrics, rng=rng, bounds=bounds, wake_at=lambda _: self._set_alarm()
+        )
         self._next_id = 1
-        self._waiting: list[tuple[float, int, Operation]] = []
         self._alarm_at = math.inf
         self._sweep_at = math.inf
         self._look_at = math.inf
@@ -99,14 +86,15 @@ class Engine:
             self._end(operation, error_at_deadline(operation))
             return
         self.metrics.operations += 1
-        self._budget.earn()
+        self._attempts.budget.earn()
+        self._attempts.hedging.budget.earn()
         operation.began = now
         operation.id = self._next_id
         self._next_id += 1
         self.pending[operation.id] = operation
         self.bytes_in_flight += operation.size
         self._prepare(operation, now)
-        self._attempt(operation, now)
+        self._attempts.begin(operation, now)
         if operation.deadline < self._sweep_at or self._look_at == math.inf:
             self._watch(operation.deadline, now)
 
@@ -120,28 +108,30 @@ class Engine:
         for operation in list(self.pending.values()):
             operation.failure = Refusal(Code.UNAVAILABLE, "the client was closed")
             self._finish(operation, error_at_deadline(operation))
-        self._waiting.clear()
+        self._attempts.clear()
 
     # ---- from the nodes ----
 
     def on_frame(self, lane: Lane, hlc: int, now: float) -> None:
         """A node said something, whatever it was."""
-        if lane.owes:
-            self._pace_s = max(now - lane.heard_at, self._pace_s * PACE_DECAY)
-        lane.heard_at = now
+        self._silence.on_heard(lane, now)
         if lane.state is LaneState.SUSPECTED:
             lane.state = LaneState.READY
         if hlc:
             self.clock.observe(hlc, now)
 
-    def on_gets(self, answered: Iterable[Operation]) -> None:
+    def on_gets(self, answered: Sequence[Operation], now: float) -> None:
         """Gets were answered by a node."""
+        if answered:
+            self._attempts.hedging.note(now - answered[0].sent_at)
         for operation in answered:
             self._remember(operation, operation.watermark)
             self._finish(operation)
 
-    def on_puts(self, answered: Iterable[Operation], now: float) -> None:
+    def on_puts(self, answered: Sequence[Operation], now: float) -> None:
         """Puts were acknowledged by a node."""
+        if answered:
+            self._attempts.hedging.note(now - answered[0].sent_at)
         for operation in answered:
             # After a retry or a hedge the rival may be an heir of the first attempt, even a delete
             # of it: then the put stands by its stamp.
@@ -164,41 +154,13 @@ class Engine:
 
     def on_refusal(self, lane: Lane, operation: Operation, refusal: Refusal, now: float) -> None:
         """A node refused one attempt; the operation is out of its `unanswered` already."""
-        for reply in refusal.replies:
-            operation.note(reply.node, reply.answer, now)
-        operation.note(lane.node, f"refused: {refusal.message}", now)
-        if operation.is_put and (refusal.is_uncertain or refusal.code in EFFECT_POSSIBLE):
-            operation.may_have_applied = True
-        else:
-            operation.tries -= 1
-        operation.failure = refusal
-        if operation.lane is not lane:
-            operation.others = _without(operation.others, lane)
-            return  # another attempt is under way
-        operation.lane = None
-        operation.refused = (*operation.refused, lane)
-        nodes = len(self.router.order(operation.partition))
-        error = error_now(operation, refusal, nodes=nodes, budget=self._budget, now=now)
+        error = self._attempts.on_refusal(lane, operation, refusal, now)
         if error is not None:
             self._finish(operation, error)
-        else:
-            self._retry_later(operation, refusal.retry_after_ms / 1000, now)
 
     def on_broken(self, lane: Lane, reason: str, now: float) -> None:
         """A stream ended: what it had not answered is asked elsewhere at once."""
-        lane.state = LaneState.DOWN
-        left, queued = lane.empty()
-        for operation in left:
-            operation.note(lane.node, reason, now)
-            operation.may_have_applied |= operation.is_put
-        for operation in queued:
-            operation.tries -= 1  # it never left
-        for operation in (*left, *queued):
-            if operation.lane is lane:
-                operation.lane = None
-                self._reroute(operation, now)
-            else:
-                operation.others = _without(operation.others, lane)
+        self._attempts.on_broken(lane, reason, now)
 
     def on_connected(self, lane: Lane, now: float) -> None:
         """A stream to the node is open."""
@@ -211,10 +173,7 @@ class Engine:
         """The instant of the last alarm has come."""
         late_s = now - self._alarm_at
         self._alarm_at = math.inf
-        while self._waiting and self._waiting[0][0] <= now:
-            _, _, operation = heappop(self._waiting)
-            if not operation.is_done:
-                self._attempt(operation, now)
+        self._attempts.begin_due(now)
         if now >= self._sweep_at:
             self._sweep(now)
         if now >= self._look_at:
@@ -231,7 +190,7 @@ class Engine:
             self._set_alarm()
 
     def _set_alarm(self) -> None:
-        when = min(self._sweep_at, self._look_at, *(entry[0] for entry in self._waiting[:1]))
+        when = min(self._sweep_at, self._look_at, self._attempts.next_due())
         if when < self._alarm_at:
             self._alarm_at = when
             self._alarm(when)
@@ -245,53 +204,15 @@ class Engine:
         self._sweep_at = max(earliest, now + _SWEEP_GAP_S)
 
     def _look(self, now: float, late_s: float) -> None:
-        """Look for silent nodes; not when this loop was held up itself, and heard nobody."""
+        """Look for slow and silent nodes."""
         self._look_at = now + self._bounds.tick_ms / 1000 if self.pending else math.inf
-        if late_s > self._bounds.silence_ms / 2000:
-            for lane in self.lanes:
-                lane.heard_at = now
-            return
-        patience = self._patience(now)
-        for lane in self.lanes:
-            if lane.state < LaneState.SUSPECTED and lane.is_silent(now, patience):
-                self._on_silent(lane, now)
+        for lane in self._silence.fallen(self.lanes, now, late_s):
+            self._suspect(lane)
+            self._attempts.on_silent(lane, now)
+        # With nothing pending whatever left is answered, and need not be remembered.
+        self._attempts.hedge(self.lanes, now if self.pending else math.inf)
 
-    def _patience(self, now: float) -> float:
-        """How much longer than usual a node may be silent: as much as nodes are slow just now.
-
-        Busy nodes taken for dead would be asked for each other's work, and be busier.
-        """
-        quiet = [lane.is_silent(now, 0.5) for lane in self.lanes if lane.owes]
-        if len(quiet) > 1 and all(quiet):
-            return MOST_PATIENCE
-        return min(max(1.0, PACES * self._pace_s * 1000 / self._bounds.silence_ms), MOST_PATIENCE)
-
-    def _on_silent(self, lane: Lane, now: float) -> None:
-        self.metrics.suspicions += 1
-        lane.state = LaneState.SUSPECTED
-        lane.suspected_at = now
-        self._suspect(lane)
-        queued = [operation for operation in lane.outbox if not operation.is_done]
-        lane.outbox.clear()
-        for operation in queued:
-            operation.lane = None
-            self._reroute(operation, now)
-        for operation in list(lane.unanswered.values()):
-            if operation.lane is lane:
-                self._hedge(operation, lane, now)
-
-    def _hedge(self, operation: Operation, silent: Lane, now: float) -> None:
-        """Ask elsewhere too; whoever answers first wins."""
-        operation.others = (*operation.others, silent)
-        lane = self.router.choose(operation)
-        if lane is None:
-            operation.others = operation.others[:-1]
-            return
-        operation.note(silent.node, "pending", now)
-        self.metrics.reroutes += 1
-        self._send(operation, lane, now)
-
-    # ---- attempts ----
+    # ---- beginnings ----
 
     def _is_full(self, operation: Operation) -> bool:
         bounds = self._bounds
@@ -320,31 +241,6 @@ class Engine:
         if ttl_ms := operation.ttl_ms or (settings.ttl_ms if settings else 0):
             operation.expires_ms = ms_of_hlc(operation.timestamp) + ttl_ms
 
-    def _attempt(self, operation: Operation, now: float) -> None:
-        if comes_too_late(operation, now, self._bounds):
-            return
-        if (lane := self.router.choose(operation)) is None:
-            self._retry_later(operation, 0.0, now)
-        else:
-            self._send(operation, lane, now)
-
-    def _send(self, operation: Operation, lane: Lane, now: float) -> None:
-        operation.lane = lane
-        operation.attempts += 1
-        operation.tries += 1
-        self.metrics.attempts += 1
-        lane.queue(operation, now)
-
-    def _reroute(self, operation: Operation, now: float) -> None:
-        self.metrics.reroutes += 1
-        self._attempt(operation, now)
-
-    def _retry_later(self, operation: Operation, at_least_s: float, now: float) -> None:
-        self.metrics.retries += 1
-        at = now + at_least_s + backoff_s(operation.attempts, self._rng, self._bounds)
-        heappush(self._waiting, (at, operation.id, operation))
-        self._set_alarm()
-
     def _restamp(self, operation: Operation, now: float) -> None:
         """Redo a put above what an owner holds: else it could be outlived by an older write."""
         self.metrics.restamps += 1
@@ -356,7 +252,7 @@ class Engine:
         self.pending[operation.id] = operation
         self.clock.observe(operation.newer, now)
         operation.begin_anew(self._write_ids.draw(), self.clock.tick(now))
-        self._attempt(operation, now)
+        self._attempts.begin(operation, now)
 
     # ---- ends ----
 
@@ -394,7 +290,3 @@ class Engine:
         for lane in self.lanes:
             lane.check()
             assert lane.unanswered.keys() <= self.pending.keys()
-
-
-def _without(lanes: tuple[Lane, ...], gone: Lane) -> tuple[Lane, ...]:
-    return tuple(lane for lane in lanes if lane is not gone)

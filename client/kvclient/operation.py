@@ -12,6 +12,7 @@ Not frozen dataclasses: these are the hot path, measured at about 1 us to make.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, Protocol
@@ -83,6 +84,7 @@ class Operation:
         "refused",
         "replies",
         "seen",
+        "sent_at",
         "size",
         "timestamp",
         "tries",
@@ -116,7 +118,7 @@ class Operation:
         self.size = OVERHEAD_BYTES + len(key) + (len(value) if value else 0)
         self.id = 0
         self.partition = 0
-        self.began = self.deadline = 0.0
+        self.began = self.deadline = self.sent_at = 0.0
         self.watermark = self.write_id = b""
         self.timestamp = self.expires_ms = self.newer = 0
         self.attempts = 0
@@ -179,9 +181,12 @@ class Lane:
 
     __slots__ = (
         "_bounds",
+        "_sent",
         "address",
+        "bulk",
         "dial",
         "heard_at",
+        "is_apart",
         "node",
         "number",
         "outbox",
@@ -190,6 +195,7 @@ class Lane:
         "suspected_at",
         "unanswered",
         "wake",
+        "wake_bulk",
     )
 
     def __init__(
@@ -200,15 +206,23 @@ class Lane:
         address: str = "",
         wake: Callable[[], None],
         dial: Callable[[], None],
+        wake_bulk: Callable[[], None] | None = None,
         bounds: Bounds = BOUNDS,
     ) -> None:
         self.node = node
         self.number = number
         self.address = address
         self.wake = wake
+        self.wake_bulk = wake_bulk or wake
         self.dial = dial
         self.state = LaneState.IDLE
         self.outbox: list[Operation] = []
+        self.bulk: deque[Operation] = deque()
+        """Queued too, but too large to go before small ones: they leave on another stream."""
+        self.is_apart = True
+        """Whether there is, or may be, such a stream."""
+        self._sent: deque[list[Operation]] = deque()
+        """Small frames that have left and were not yet looked at for being late."""
         self.unanswered: dict[int, Operation] = {}
         self.queued_at = 0.0
         self.heard_at = 0.0
@@ -217,10 +231,14 @@ class Lane:
 
     def queue(self, operation: Operation, now: float) -> None:
         """Put an operation into the outbox."""
+        if not self.owes:
+            self.heard_at = now  # until now the node owed nothing
+        if operation.size > self._bounds.bulk_bytes and self.is_apart:
+            self.bulk.append(operation)
+            self.wake_bulk()
+            return
         if not self.outbox:
             self.queued_at = now
-            if not self.unanswered:
-                self.heard_at = now  # until now the node owed nothing
         self.outbox.append(operation)
         self.wake()
 
@@ -231,7 +249,9 @@ class Lane:
         if len(self.outbox) >= len(self.unanswered):
             return 0.0
         in_flight = len(self.outbox) + len(self.unanswered)
-        wait_ms = max(self._bounds.flush_ms, self._bounds.flush_ms_each * in_flight)
+        # Past two full frames a longer wait brings no more company.
+        crowd = min(in_flight, 2 * self._bounds.frame_operations)
+        wait_ms = max(self._bounds.flush_ms, self._bounds.flush_ms_each * crowd)
         return max(0.0, self.queued_at + wait_ms / 1000 - now)
 
     def take(self) -> list[Operation]:
@@ -242,20 +262,48 @@ class Lane:
         unanswered = self.unanswered
         for operation in frame:
             unanswered[operation.id] = operation
+        if frame:
+            self._sent.append(frame)
         return frame
+
+    def take_bulk(self) -> list[Operation]:
+        """Return the next operation that travels apart, alone in its frame; empty if none waits."""
+        while self.bulk:
+            operation = self.bulk.popleft()
+            if not operation.is_done:
+                self.unanswered[operation.id] = operation
+                return [operation]
+        return []
+
+    def take_back(self) -> list[Operation]:
+        """Return what has not left, and does not leave here any more."""
+        queued = [operation for operation in self.outbox if not operation.is_done]
+        queued += [operation for operation in self.bulk if not operation.is_done]
+        self.outbox.clear()
+        self.bulk.clear()
+        return queued
+
+    def take_overdue(self, after_s: float | None, now: float) -> list[Operation]:
+        """Return what left so long ago and is not answered, once; None: forget what is old."""
+        limit = now - (self._bounds.silence_ms / 1000 if after_s is None else after_s)
+        overdue: list[Operation] = []
+        while self._sent and self._sent[0][-1].sent_at <= limit:
+            frame = self._sent.popleft()
+            if after_s is not None:
+                overdue += [operation for operation in frame if operation.id in self.unanswered]
+        return overdue
 
     def empty(self) -> tuple[list[Operation], list[Operation]]:
         """Give up everything; return what had left and what had not, unfinished operations only."""
         left = [operation for operation in self.unanswered.values() if not operation.is_done]
-        queued = [operation for operation in self.outbox if not operation.is_done]
         self.unanswered.clear()
-        self.outbox.clear()
-        return left, queued
+        self._sent.clear()
+        return left, self.take_back()
 
     @property
     def owes(self) -> bool:
         """Whether the node has something to answer."""
-        return bool(self.unanswered or self.outbox)
+        return bool(self.unanswered or self.outbox or self.bulk)
 
     def is_silent(self, now: float, patience: float = 1.0) -> bool:
         """Whether the node owes something and has sent nothing at all for too long."""
@@ -271,6 +319,6 @@ class Lane:
 
     def check(self) -> None:
         """Assert every invariant of a lane."""
-        queued = {id(operation) for operation in self.outbox}
-        assert len(queued) == len(self.outbox), "queued twice"
+        queued = [id(operation) for operation in (*self.outbox, *self.bulk)]
+        assert len(set(queued)) == len(queued), "queued twice"
         assert all(key == operation.id for key, operation in self.unanswered.items())

@@ -150,6 +150,8 @@ class Metrics:
     """Attempts after a refusal."""
     reroutes: int = 0
     """Attempts after a broken stream or a silent node."""
+    hedges: int = 0
+    """Operations asked of a second node because the first was slower than usual."""
     restamps: int = 0
     """Puts done anew because an owner held something newer."""
     overloaded: int = 0

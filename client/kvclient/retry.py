@@ -16,6 +16,7 @@ from random import Random
 
 from kvclient import errors
 from kvclient.bounds import Bounds
+from kvclient.budget import Budget
 from kvclient.errors import KVError, Reply
 from kvclient.operation import Operation
 
@@ -67,29 +68,6 @@ class Refusal:
     replies: tuple[Reply, ...] = ()
 
 
-class Budget:
-    """Allows retries as a share of the operations that were begun, with some saved up."""
-
-    __slots__ = ("_most", "_share", "_tokens")
-
-    def __init__(self, bounds: Bounds) -> None:
-        self._share = bounds.retry_share
-        self._most = bounds.retry_burst
-        self._tokens = bounds.retry_burst
-
-    def earn(self) -> None:
-        """Count an operation that begins."""
-        if self._tokens < self._most:
-            self._tokens += self._share
-
-    def spend(self) -> bool:
-        """Take one retry out; False if there is none."""
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
-
-
 def backoff_s(attempts: int, rng: Random, bounds: Bounds) -> float:
     """Return the wait after so many attempts: full jitter under a doubling cap."""
     cap = min(bounds.retry_most_ms, bounds.retry_first_ms * 2 ** min(attempts - 1, 16))
@@ -101,9 +79,9 @@ def error_now(
 ) -> KVError | None:
     """Return the error if a refusal is the last word, None if another attempt makes sense.
 
-    `nodes` is how many could be asked.
+    `nodes` is how many could be asked. A put that a silent node has may yet be applied there.
     """
-    if operation.may_have_applied:
+    if operation.may_have_applied or (operation.is_put and operation.others):
         return None if refusal.code not in FINAL else _uncertain(operation, refusal.message)
     if (final := FINAL.get(refusal.code)) is not None:
         return final(refusal.message, replies=operation.replies)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -20,11 +21,11 @@ from grpc import aio
 
 from kvclient import codec
 from kvclient.bounds import Bounds
+from kvclient.bulk import PIPELINE, BulkStream
 from kvclient.engine import Engine
 from kvclient.operation import Lane, LaneState
 from kvproto import kv_pb2 as pb
 
-PIPELINE = "/kvnode.v1.KV/Pipeline"
 GET_STATUS = "/kvnode.v1.Cluster/GetStatus"
 
 log = logging.getLogger("kvclient")
@@ -91,6 +92,9 @@ class NodeStream:
         self._task: asyncio.Task[None] | None = None
         self._probe: asyncio.Task[None] | None = None
         self._call: Call = None
+        self._bulk: BulkStream | None = None
+        self._pair = b""
+        """Names this stream and its bulk stream to the node; new with every call."""
         self._has_heard = False
         self._closing = asyncio.Event()
         self._wake: asyncio.Future[None] = self._loop.create_future()
@@ -100,6 +104,7 @@ class NodeStream:
             number=number,
             address=address,
             wake=self._on_wake,
+            wake_bulk=self._on_wake_bulk,
             dial=self.dial,
             bounds=bounds,
         )
@@ -162,8 +167,11 @@ class NodeStream:
         try:
             channel = await self._connect()
             self._call = channel.stream_stream(PIPELINE)()
+            self._pair = os.urandom(16)
             self._engine.on_connected(self.lane, self._loop.time())
             self._on_wake()
+            if self.lane.bulk:
+                self._on_wake_bulk()
             return await self._converse(self._call)
         except aio.AioRpcError as error:
             return f"unreached: {error.details() or error.code().name}"
@@ -181,6 +189,7 @@ class NodeStream:
             if self._call is not None:
                 self._call.cancel()
                 self._call = None
+            await self._close_bulk()
 
     async def _connect(self) -> aio.Channel:
         """Wait until the channel is ready, reporting the node down as soon as it refuses."""
@@ -234,13 +243,17 @@ class NodeStream:
 
     async def _write_frames(self, call: Call) -> None:
         lane, loop, metrics = self.lane, self._loop, self._engine.metrics
+        pair = self._pair  # told with the first frame
         while True:
             wait_s = lane.wait_s(loop.time())
             if wait_s is None or wait_s > 0:
                 await self._sleep(wait_s)
                 continue
             if operations := lane.take():
-                frame = codec.encode_frame(operations, epoch=self._owner.epoch, now=loop.time())
+                frame = codec.encode_frame(
+                    operations, epoch=self._owner.epoch, now=loop.time(), pair=pair
+                )
+                pair = b""
                 metrics.frames_sent += 1
                 await call.write(frame)
 
@@ -266,10 +279,12 @@ class NodeStream:
         engine.on_frame(lane, response.hlc, now)
         if response.HasField("topology"):
             self._owner.on_topology(response.topology)
+        if response.wants_bulk:
+            self._on_wake_bulk()
         if response.draining and lane.state < LaneState.DRAINING:
             lane.state = LaneState.DRAINING
         if response.HasField("gets"):
-            engine.on_gets(codec.read_gets(response.gets, lane.unanswered))
+            engine.on_gets(codec.read_gets(response.gets, lane.unanswered), now)
         if response.HasField("puts"):
             engine.on_puts(codec.read_puts(response.puts, lane.unanswered), now)
         for failure in response.failures:
@@ -278,6 +293,34 @@ class NodeStream:
                 engine.on_refusal(lane, operation, codec.refusal_of(failure), now)
         if lane.outbox:
             self._on_wake()
+
+    # ---- large values ----
+
+    def _on_wake_bulk(self) -> None:
+        """A large value is to be sent or to be had: open the second stream, once there is one."""
+        if self._bulk is not None:
+            self._bulk.wake()
+        elif self._call is not None and self.lane.is_apart:
+            self._bulk = BulkStream(
+                self.lane,
+                open_channel(self.lane.address, self._bounds),
+                pair=self._pair,
+                epoch=lambda: self._owner.epoch,
+                on_frame=self._on_frame,
+                on_end=self._on_bulk_end,
+            )
+
+    def _on_bulk_end(self, has_heard: bool) -> None:
+        """What was owed there is lost: end the first stream too, and have all asked elsewhere."""
+        if not has_heard:
+            self.lane.is_apart = False  # the node serves no such stream: do without
+        if self._call is not None:
+            self._call.cancel()
+
+    async def _close_bulk(self) -> None:
+        bulk, self._bulk = self._bulk, None
+        if bulk is not None:
+            await bulk.close()
 
     # ---- silence ----
 

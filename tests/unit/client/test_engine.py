@@ -65,33 +65,6 @@ def test_a_node_that_speaks_is_not_suspected_however_long_one_answer_takes(bench
     assert first.state is LaneState.READY
 
 
-def test_when_all_that_owe_are_silent_they_are_busy_and_get_more_time(bench: Bench) -> None:
-    first, second = bench.lanes[:2]
-    operation = bench.get()
-    first.take()
-    second.state, first.state = LaneState.READY, LaneState.DRAINING
-    bench.get()
-    second.take()
-    bench.advance(0.9)
-    assert bench.suspected == []
-    bench.advance(0.2)
-    assert set(bench.suspected) == {"n1", "n2"}
-    assert operation in bench.lanes[2].outbox
-
-
-def test_a_node_is_given_as_much_more_time_as_nodes_are_slow_just_now(bench: Bench) -> None:
-    first, second = bench.lanes[:2]
-    bench.get()
-    first.take()
-    bench.advance(0.15)
-    bench.engine.on_frame(first, 0, bench.now)
-    bench.advance(0.4)
-    assert bench.suspected == []
-    bench.advance(0.3)
-    assert bench.suspected == ["n1"]
-    assert second.outbox
-
-
 def test_nobody_is_suspected_when_this_loop_itself_was_held_up(bench: Bench) -> None:
     bench.get()
     bench.lanes[0].take()

@@ -80,3 +80,41 @@ def test_a_node_that_owes_nothing_is_not_silent() -> None:
     queue(lane, 1, now=100.0)
     assert not lane.is_silent(100.1)
     assert lane.is_silent(100.3)
+
+
+def test_a_large_operation_passes_no_small_one_and_delays_none() -> None:
+    lane = lane_of(bulk_bytes=1_000)
+    small, large = queue(lane, 1), queue(lane, 2, size=2_000)
+    assert lane.take() == small
+    assert lane.take() == []
+    assert lane.wait_s(0.0) is None
+    assert lane.take_bulk() == large[:1]
+    large[1].is_done = True
+    assert lane.take_bulk() == []
+    assert lane.unanswered.keys() == {small[0].id, large[0].id}
+
+
+def test_where_there_is_no_second_stream_large_operations_leave_on_the_first() -> None:
+    lane = lane_of(bulk_bytes=1_000)
+    lane.is_apart = False
+    large = queue(lane, 1, size=2_000)
+    assert lane.take() == large
+
+
+def test_what_is_taken_back_leaves_no_more() -> None:
+    lane = lane_of(bulk_bytes=1_000)
+    small, large = queue(lane, 1), queue(lane, 1, size=2_000)
+    assert lane.take_back() == small + large
+    assert (lane.take(), lane.take_bulk(), lane.owes) == ([], [], False)
+
+
+def test_what_is_overdue_is_told_once() -> None:
+    lane = lane_of()
+    early, late = queue(lane, 2), queue(lane, 1, now=1.0)
+    for operation in late:
+        operation.sent_at = 1.0
+    lane.take()
+    del lane.unanswered[early[0].id]
+    assert lane.take_overdue(0.5, 1.2) == []
+    assert lane.take_overdue(0.1, 1.2) == [early[1], *late]
+    assert lane.take_overdue(0.1, 9.0) == []

@@ -8,8 +8,9 @@ import pytest
 
 from kvclient import errors
 from kvclient.bounds import Bounds
+from kvclient.budget import Budget
 from kvclient.operation import Operation
-from kvclient.retry import Budget, Code, Refusal, backoff_s, error_at_deadline, error_now
+from kvclient.retry import Code, Refusal, backoff_s, error_at_deadline, error_now
 
 
 def put() -> Operation:
@@ -22,7 +23,7 @@ def verdict(
     operation: Operation, code: Code, *, budget: Budget | None = None, retry_after_ms: int = 0
 ) -> errors.KVError | None:
     refusal = Refusal(code, "why", retry_after_ms=retry_after_ms)
-    budget = budget or Budget(Bounds())
+    budget = budget or Budget(0.1, 100)
     return error_now(operation, refusal, nodes=3, budget=budget, now=0.0)
 
 
@@ -66,7 +67,7 @@ def test_after_an_uncertain_attempt_no_refusal_is_not_applied() -> None:
 
 
 def test_retries_after_overload_stay_within_their_share() -> None:
-    budget = Budget(Bounds(retry_burst=2.0, retry_share=0.1))
+    budget = Budget(0.1, 2.0)
     outcomes = [verdict(put(), Code.OVERLOADED, budget=budget) for _ in range(3)]
     assert [type(outcome) for outcome in outcomes] == [type(None), type(None), errors.Overloaded]
     for _ in range(11):

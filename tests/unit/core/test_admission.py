@@ -257,8 +257,8 @@ def _overload(
 def test_at_three_times_its_capacity_a_node_does_nine_tenths_of_it_in_time(
     timeout_ms: int, sessions: int
 ) -> None:
-    per_s, seconds = 2_000, 12
-    gate = Admission(running=256, waiting=16_384, target_ms=500)
+    per_s, seconds = 1_000, 10
+    gate = Admission(running=128, waiting=16_384, target_ms=500)
     machine = _Machine(gate, per_s=per_s, refusal_us=10)
     _overload(
         machine, load=3, per_s=per_s, timeout_ms=timeout_ms, seconds=seconds, sessions=sessions
@@ -269,7 +269,7 @@ def test_at_three_times_its_capacity_a_node_does_nine_tenths_of_it_in_time(
 
 def test_without_a_bounded_queue_the_same_load_would_be_answered_too_late() -> None:
     """The simulated node can collapse: so that it does not above is admission's doing."""
-    per_s, seconds = 2_000, 12
+    per_s, seconds = 1_000, 10
     machine = _Machine(
         Admission(running=1_000_000, waiting=0, target_ms=500), per_s=per_s, refusal_us=10
     )
@@ -278,13 +278,13 @@ def test_without_a_bounded_queue_the_same_load_would_be_answered_too_late() -> N
 
 
 def test_under_overload_a_modest_client_is_served_beside_a_greedy_one() -> None:
-    per_s = 2_000
-    gate = Admission(running=256, waiting=16_384, target_ms=500)
+    per_s = 1_000
+    gate = Admission(running=128, waiting=16_384, target_ms=500)
     machine = _Machine(gate, per_s=per_s, refusal_us=10)
     answered: list[tuple[SessionId, int]] = []
     for tick in range(2_000):
         now = at(tick * 5 * MS)
-        machine.take(gate.arrive("greedy", frame(1, range(30)), now))
+        machine.take(gate.arrive("greedy", frame(1, range(15)), now))
         if tick % 10 == 0:
             ops = frame(2, [tick], deadline_us=Instant(now + SECOND_US))
             machine.take(gate.arrive("modest", ops, now))
