@@ -15,6 +15,7 @@ Left out: what becomes of what a silent node owes (`attempts`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from kvclient.bounds import Bounds
@@ -22,7 +23,8 @@ from kvclient.operation import Lane, LaneState
 
 PACES = 2.0
 """A node is silent after so many times the longest gap between frames seen lately."""
-PACE_DECAY = 0.9
+PACE_HALVES_S = 2.0
+"""How soon a gap counts for half: a node that was stopped and goes on is soon forgotten."""
 MOST_PATIENCE = 5.0
 """Times the usual silence; also what all get while none that could be asked instead is heard."""
 
@@ -32,12 +34,16 @@ class Silence:
 
     def __init__(self, bounds: Bounds) -> None:
         self._silence_s = bounds.silence_ms / 1000
-        self._pace_s = 0.0
+        self._longest_s = self._silence_s * MOST_PATIENCE / PACES
+        self._gap_s = 0.0
+        self._gap_at = 0.0
 
     def on_heard(self, lane: Lane, now: float) -> None:
         """Something came from a node, whatever it was."""
         if lane.owes:
-            self._pace_s = max(now - lane.heard_at, self._pace_s * PACE_DECAY)
+            gap_s = min(now - lane.heard_at, self._longest_s)
+            if gap_s > self._pace_s(now):
+                self._gap_s, self._gap_at = gap_s, now
         lane.heard_at = now
 
     def fallen(self, lanes: Sequence[Lane], now: float, late_s: float) -> list[Lane]:
@@ -58,7 +64,11 @@ class Silence:
         quiet = [lane.is_silent(now, 0.5) for lane in lanes if lane.owes]
         if len(quiet) > 1 and all(quiet) and not any(map(_is_free, lanes)):
             return MOST_PATIENCE
-        return min(max(1.0, PACES * self._pace_s / self._silence_s), MOST_PATIENCE)
+        return max(1.0, PACES * self._pace_s(now) / self._silence_s)
+
+    def _pace_s(self, now: float) -> float:
+        """Return the longest gap seen lately, the less the longer ago it was."""
+        return self._gap_s * math.exp2((self._gap_at - now) / PACE_HALVES_S)
 
 
 def _is_free(lane: Lane) -> bool:

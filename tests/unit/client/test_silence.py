@@ -73,7 +73,7 @@ def test_that_is_not_so_while_somebody_else_could_be_asked() -> None:
     assert silence.fallen(lanes, SILENCE_S, 0.0) == []
 
 
-@pytest.mark.parametrize(("gap_s", "patience_s"), [(0.15, 0.3), (0.4, 0.8), (3.0, 1.0)])
+@pytest.mark.parametrize(("gap_s", "patience_s"), [(0.15, 0.27), (0.4, 0.64), (3.0, 0.77)])
 def test_all_get_as_much_more_time_as_nodes_are_slow_just_now_up_to_a_bound(
     gap_s: float, patience_s: float
 ) -> None:
@@ -81,5 +81,13 @@ def test_all_get_as_much_more_time_as_nodes_are_slow_just_now_up_to_a_bound(
     lanes = [lane("slow"), lane("quiet")]
     silence.on_heard(lanes[0], gap_s)
     lanes[1].heard_at = gap_s
-    assert silence.fallen(lanes[1:], gap_s + patience_s - 0.01, 0.0) == []
-    assert names(silence.fallen(lanes[1:], gap_s + patience_s + 0.01, 0.0)) == ["quiet"]
+    assert silence.fallen(lanes[1:], gap_s + patience_s - 0.02, 0.0) == []
+    assert names(silence.fallen(lanes[1:], gap_s + patience_s + 0.02, 0.0)) == ["quiet"]
+
+
+def test_slowness_of_a_while_ago_wins_nobody_more_time() -> None:
+    silence = Silence(Bounds())
+    lanes = [lane("was stopped"), lane("quiet")]
+    silence.on_heard(lanes[0], 5.0)
+    lanes[1].heard_at = 10.0
+    assert names(silence.fallen(lanes[1:], 10.0 + SILENCE_S + 0.01, 0.0)) == ["quiet"]
