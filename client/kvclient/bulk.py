@@ -29,6 +29,8 @@ PIPELINE = "/kvnode.v1.KV/Pipeline"
 
 log = logging.getLogger("kvclient")
 
+_LOST = (aio.AioRpcError, aio.UsageError, asyncio.InvalidStateError, DecodeError)
+
 
 class BulkStream:
     """Sends a lane's large operations.
@@ -80,10 +82,9 @@ class BulkStream:
     async def _run(self) -> None:
         try:
             await self._converse()
-        except (aio.AioRpcError, aio.UsageError, asyncio.InvalidStateError, DecodeError):
-            pass  # why is of no use: the first stream ends too, and says what it met
-        except codec.DECODE_ERRORS:
-            pass
+        except (*_LOST, *codec.DECODE_ERRORS) as error:
+            # The first stream ends too, and says to whom it matters what it met.
+            log.debug("bulk_ended", extra={"node": self._lane.node, "why": str(error)})
         except Exception:
             log.exception("bulk_failed", extra={"node": self._lane.node})
         finally:
