@@ -96,6 +96,7 @@ class _Peer:
         "echoed",
         "heard_at",
         "hearing_since",
+        "is_fresh",
         "is_leaving",
         "is_open",
         "is_spared",
@@ -109,6 +110,8 @@ class _Peer:
     def __init__(self, at: int) -> None:
         self.standing = Standing.DOWN
         self.is_open = False
+        self.is_fresh = False
+        """Its link was opened since it was last up."""
         self.is_leaving = False
         self.is_spared = False
         """Was given another chance since it was last heard, because we were away."""
@@ -130,8 +133,9 @@ class _Peer:
         self.waits = Waits()
 
     def hearing_needed_us(self) -> int:
-        """Return how long it must be heard before it is believed to be back."""
-        if self.returns < 0:
+        """Return how long it must be heard before it is believed to be back. The first time, the
+        hellos of a new link are enough."""
+        if self.returns < 0 or (self.returns == 0 and self.is_fresh):
             return 0
         return min(_FIRST_HEARING_US << self.returns, _LONGEST_HEARING_US)
 
@@ -185,7 +189,7 @@ class Detector:
         changes = self.on_lost(node, "linked anew", now) if peer.is_open else []
         if life != peer.life:  # it was started: that is news, and no flapping
             peer.life, peer.returns, peer.waits = life, -1, Waits()
-        peer.is_open, peer.is_leaving = True, False
+        peer.is_open, peer.is_fresh, peer.is_leaving = True, True, False
         peer.beats.clear()
         peer.echoed = peer.said
         peer.asked_at = _UNASKED
@@ -337,6 +341,7 @@ class Detector:
             peer.hearing_since = at
         if at - peer.hearing_since < peer.hearing_needed_us():
             return []
+        peer.is_fresh = False
         peer.returns = min(peer.returns + 1, _RETURNS)
         peer.alarms = min(peer.alarms + (peer.standing is Standing.SILENT), _RETURNS)
         return self._set(node, peer, Standing.UP, "heard", at)

@@ -67,6 +67,8 @@ class Accepted:
         self.heard_us = now_us()
         self.owes_topology = False
         self.owes_heartbeat = False
+        self.echo = 0
+        """The number of the last heartbeat that was heard and not answered."""
         self.hearing: asyncio.Task[None] | None = None
         self._service = service
         # On bulk a message has no company to wait for.
@@ -86,12 +88,19 @@ class Accepted:
         if self.hearing is not None:
             self.hearing.cancel()
 
+    def answer_heartbeat(self) -> None:
+        """Say at once that we are here: in the next frame, which leaves now."""
+        self.owes_heartbeat = True
+        self.outgoing.notice()
+
     def _encode(self, messages: Any) -> bytes:
         self.in_flight.end(messages)
         frame = self._service.begin_frame(with_topology=self.owes_topology)
         if self.owes_heartbeat:
             frame.heartbeat.wall_ms = wall_ms()
             frame.heartbeat.reply = True
+            frame.heartbeat.echo, self.echo = self.echo, 0
+            frame.heartbeat.draining = self._service.is_draining
         self.owes_topology = self.owes_heartbeat = False
         return self._service.codec.encode(frame, messages)
 
@@ -141,8 +150,11 @@ class PeerService:
             accepted.end()
 
     def drain(self) -> None:
-        """Coordinate nothing new for other nodes from here on."""
+        """Coordinate nothing new for other nodes from here on, and tell them to go around us."""
         self.is_draining = True
+        for accepted in self._streams.values():
+            if not accepted.is_bulk:
+                accepted.answer_heartbeat()
 
     async def _link(self, _: Any, context: Context) -> None:
         await self._serve(LINK, context)
@@ -278,8 +290,8 @@ class PeerService:
         self.identity.take(frame)
         accepted.owes_topology |= frame.epoch < self.identity.topology.epoch
         if frame.HasField("heartbeat"):
-            accepted.owes_heartbeat = True
-            accepted.outgoing.notice()
+            accepted.echo = frame.heartbeat.seq
+            accepted.answer_heartbeat()
         requests, failures = self.codec.requests(accepted.number, frame)
         in_flight, is_bulk = accepted.in_flight, accepted.is_bulk
         for box in (requests.writes, requests.reads, requests.forwards, failures):

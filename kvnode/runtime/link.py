@@ -1,8 +1,8 @@
 """One dialled stream to a peer: said hello on, kept alive, and dialled again when it is lost.
 
-Laws: requests on one stream keep their order; something is said in every heartbeat's period;
-pauses between attempts never exceed `reconnect_ms`; whatever a stream ends with is no reason to
-stop dialling. What the other side says is for kvnode.runtime.links to judge.
+Laws: requests on one stream keep their order; pauses between attempts never exceed `reconnect_ms`;
+whatever a stream ends with is no reason to stop dialling. What the other side says, and when a
+heartbeat is due, is for kvnode.runtime.links to say.
 Tests: tests/unit/runtime/test_links.py, tests/cluster/.
 """
 
@@ -64,7 +64,7 @@ class Link:
         self._is_bulk = kind == BULK
         self._kind = kind
         self._call: Any = None
-        self._beats = False
+        self._owes_beat = False
         self._last_why = ""
         self.outgoing: Outgoing[PeerMessage] | None = None
 
@@ -83,6 +83,13 @@ class Link:
         if self.outgoing is not None:
             self._peer.in_flight.begin(messages, is_bulk=self._is_bulk)
             self.outgoing.push(messages)
+
+    def beat(self) -> None:
+        """Say a heartbeat, on whatever leaves next: now. It is answered at once, however slow the
+        peer's log is."""
+        self._owes_beat = True
+        if self.outgoing is not None:
+            self.outgoing.notice()
 
     def end(self) -> None:
         """End the stream, whatever is under way on it; it is dialled anew."""
@@ -141,7 +148,6 @@ class Link:
                 tasks.create_task(self._write(call, outgoing))
                 if not self._is_bulk:
                     peer.on_open()
-                    tasks.create_task(self._beat(outgoing))
                 await self._hear(call)
         except* (*_LOST, BadFrame) as group:
             raise _first(group) from None
@@ -159,24 +165,12 @@ class Link:
             if replies.writes or replies.reads or replies.forwards:
                 peer.on_answers(replies)
 
-    async def _beat(self, outgoing: Outgoing[PeerMessage]) -> None:
-        """Say something in every period, alone if nothing else is said, and notice silence."""
-        peer = self._peer
-        frames = -1
-        while True:
-            # On whatever leaves next: it is answered at once, however slow the peer's log is.
-            self._beats = True
-            if outgoing.frames == frames and outgoing.is_idle:
-                outgoing.notice()
-            frames = outgoing.frames
-            peer.judge_silence()
-            await asyncio.sleep(peer.limits.heartbeat_ms / 1_000)
-
     def _encode(self, messages: Any) -> bytes:
         frame = new_frame(self._peer.header())
-        if self._beats:
-            self._beats = False
+        if self._owes_beat:
+            self._owes_beat = False
             frame.heartbeat.wall_ms = wall_ms()
+            frame.heartbeat.seq = self._peer.begin_beat()
         return self._peer.codec.encode(frame, messages)
 
     def _close(self) -> None:

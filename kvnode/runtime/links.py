@@ -1,11 +1,12 @@
 """Links to the other nodes: one dialled stream for small messages, one for bulk, for each peer.
 
 A node dials every other; on its own streams it sends requests and hears replies, on the accepted
-ones (kvnode.runtime.accept) the reverse. A link is up once both sides have said hello and while
-the peer is heard: a broken stream takes it down at once, silence after a while.
+ones (kvnode.runtime.accept) the reverse. What a peer is good for is judged in kvnode.core.liveness,
+from what is told to it here: hellos, echoes, answers, broken streams.
 
 Laws: requests on one stream keep their order; what is queued towards a peer is bounded, past that
-the peer counts as unreachable; pauses between attempts never exceed `reconnect_ms`.
+its streams are ended; pauses between attempts never exceed `reconnect_ms`; the detector looks when
+it asked to, and its changes reach the core in their order.
 Tests: tests/unit/runtime/test_links.py, tests/cluster/.
 """
 
@@ -17,12 +18,15 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from kvnode.core.bounds import Limits
+from kvnode.core.liveness import Change, Detector, Standing
 from kvnode.core.messages import (
     NodeNumber,
     PeerClock,
     PeerDown,
+    PeerHeard,
     PeerMessage,
     PeerReplies,
+    PeerSilent,
     PeerUp,
 )
 from kvnode.core.topology import Member, Topology
@@ -36,8 +40,7 @@ from kvproto import peer_pb2
 
 log = logging.getLogger(__name__)
 
-_SILENCES = 3
-"""A peer that is silent for so many times `silence_ms` is dialled anew."""
+_NAMES = {PeerUp: "up", PeerDown: "down", PeerSilent: "silent", PeerHeard: "heard"}
 
 
 class Peer:
@@ -60,7 +63,6 @@ class Peer:
         self.codec = codec
         self.pump = pump
         self.limits = limits
-        self.is_up = False
         self.is_dropped = False
         """No member any more: its streams are ending."""
         self.link = Link(self, LINK)
@@ -68,9 +70,14 @@ class Peer:
         self._identity = identity
         self.in_flight = InFlight()
         self._links = links
-        self._heard_us = now_us()
-        self._judged_us = now_us()
+        self._detector = links.detector
+        self._life = 0
         self._refused_why = ""
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the peer answers."""
+        return self._detector.standing(self.number) is Standing.UP
 
     def send(self, messages: list[PeerMessage]) -> None:
         """Send requests: values above `bulk_bytes` on their own stream."""
@@ -80,6 +87,8 @@ class Peer:
             messages = [one for one in messages if payload(one) <= limit]
         if messages:
             self.link.push(messages)
+        if not self.in_flight.is_empty:
+            self._detector.on_asked(self.number, now_us())
         self._judge_backlog()
 
     def header(self) -> Header:
@@ -105,58 +114,57 @@ class Peer:
             self._complain(f"{frame.hello.node!r} answers at {self.address}")
         self._refused_why = ""
         self._identity.on_hello(frame.hello)
+        self._life = frame.hello.incarnation
         self._note_clock(frame.hello.wall_ms)
 
     def on_open(self) -> None:
         """The link carries messages."""
-        self._heard_us = self._judged_us = now_us()
         self.in_flight = InFlight()
-        self._set_up(True, "linked")
+        if not self.is_dropped:
+            self._links.tell(self._detector.on_opened(self.number, self._life, now_us()))
 
     def on_lost(self, kind: str) -> None:
         """One stream is gone. Nobody knows what was on it: the other goes too."""
         if kind == LINK:
-            self._set_up(False, "connection lost")
+            self._links.tell(self._detector.on_lost(self.number, "connection lost", now_us()))
         else:
             self.link.end()
 
     def on_heard(self, frame: peer_pb2.PeerFrame) -> None:
         """Something came from the peer. Raises: BadFrame."""
-        self._heard_us = now_us()
         self._links.take_topology(frame)
-        if frame.HasField("heartbeat"):
-            self._note_clock(frame.heartbeat.wall_ms)
-        if not self.is_up and self.link.is_open:
-            self._set_up(True, "heard again")
+        if not frame.HasField("heartbeat"):
+            return
+        beat, now = frame.heartbeat, now_us()
+        self._note_clock(beat.wall_ms)
+        if beat.echo:
+            self._links.tell(self._detector.on_echo(self.number, beat.echo, now))
+        if beat.draining:
+            self._links.tell(self._detector.on_leaving(self.number, now))
 
     def on_answers(self, replies: PeerReplies) -> None:
         """Requests were answered."""
         for box in (replies.writes, replies.reads, replies.forwards):
             self.in_flight.end(box)
+        owes = not self.in_flight.is_empty
+        self._links.tell(self._detector.on_answered(self.number, now_us(), owes=owes))
         if self.link.outgoing is not None:
             self.link.outgoing.look()
         self.pump.submit(replies)
 
-    def judge_silence(self) -> None:
-        """Take the peer down when nothing has come for too long; dial anew when it stays so."""
-        now, limit_us = now_us(), 1_000 * self.limits.silence_ms
-        since, self._judged_us = now - self._judged_us, now
-        if since > limit_us // 2 + 1_000 * self.limits.heartbeat_ms:
-            self._heard_us = now  # we were away ourselves: what came meanwhile is not read yet
-        silent_us = now - self._heard_us
-        if silent_us > limit_us:
-            self._set_up(False, "silent")
-        if silent_us > _SILENCES * limit_us:
-            self._end("silent")
+    def begin_beat(self) -> int:
+        """Return the number of the heartbeat that leaves now."""
+        return self._detector.begin_beat(self.number, now_us())
+
+    def end(self, why: str) -> None:
+        """Give both streams up; they are dialled anew."""
+        self._links.tell(self._detector.on_lost(self.number, why, now_us()))
+        self.link.end()
+        self.bulk.end()
 
     def _judge_backlog(self) -> None:
         if self.link.is_overfull or self.bulk.is_overfull:
-            self._end("too much unsent")
-
-    def _end(self, why: str) -> None:
-        self._set_up(False, why)
-        self.link.end()
-        self.bulk.end()
+            self.end("too much unsent")
 
     def _complain(self, why: str) -> NoReturn:
         if why != self._refused_why:
@@ -167,13 +175,6 @@ class Peer:
     def _note_clock(self, theirs_ms: int) -> None:
         if theirs_ms:
             self.pump.submit(PeerClock(self.number, theirs_ms - wall_ms()))
-
-    def _set_up(self, is_up: bool, why: str) -> None:
-        if self.is_up == is_up or (is_up and self.is_dropped):
-            return
-        self.is_up = is_up
-        log.info("peer_%s peer=%s why=%s", "up" if is_up else "down", self.id, why)
-        self.pump.submit(PeerUp(self.number) if is_up else PeerDown(self.number))
 
 
 class Links:
@@ -197,6 +198,8 @@ class Links:
         self._tasks = tasks
         self._running: dict[NodeNumber, list[asyncio.Task[None]]] = {}
         self.peers: dict[NodeNumber, Peer] = {}
+        self.detector = Detector(limits, now_us())
+        self._watching = tasks.create_task(self._watch())
 
     def follow(self, topology: Topology) -> None:
         """Link with exactly the other members of a topology."""
@@ -226,10 +229,30 @@ class Links:
         """Take note of the clock and the topology that a frame brings."""
         self._identity.take(frame)
 
+    def tell(self, changes: list[Change]) -> None:
+        """Have the core hear what has become of peers."""
+        for event, why in changes:
+            peer = self.peers.get(event.node)
+            name = event.node if peer is None else peer.id
+            log.info("peer_%s peer=%s why=%s", _NAMES[type(event)], name, why)
+            self._pump.submit(event)
+
     def stop(self) -> None:
         """End all links."""
+        self._watching.cancel()
         for number in list(self.peers):
             self._drop(number)
+
+    async def _watch(self) -> None:
+        """Have the detector look whenever it wants to."""
+        while True:
+            await asyncio.sleep(max(0, self.detector.next_look() - now_us()) / 1e6)
+            look = self.detector.look(now_us())
+            self.tell(look.changes)
+            for node in look.redials:
+                self.peers[node].end("silent")
+            for node in look.beats:
+                self.peers[node].link.beat()
 
     def _dial(self, member: Member, address: str) -> None:
         peer = Peer(
@@ -242,13 +265,13 @@ class Links:
             links=self,
         )
         self.peers[member.number] = peer
+        self.detector.add(member.number, now_us())
         self._running[member.number] = [
             self._tasks.create_task(link.run()) for link in (peer.link, peer.bulk)
         ]
 
     def _drop(self, number: NodeNumber) -> None:
-        peer = self.peers.pop(number)
-        peer.is_dropped = True
+        self.tell(self.detector.drop(number, now_us()))
+        self.peers.pop(number).is_dropped = True
         for task in self._running.pop(number):
             task.cancel()
-        peer.on_lost(LINK)

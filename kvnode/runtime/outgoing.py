@@ -39,6 +39,11 @@ class InFlight:
         self.count = 0
         self._bulk: set[int] = set()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything was answered."""
+        return not self.count and not self._bulk
+
     def begin(self, messages: Iterable[Any], *, is_bulk: bool) -> None:
         """Note requests; those with id 0 are never answered."""
         if is_bulk:
@@ -87,7 +92,6 @@ class Outgoing(Generic[MessageT]):
         self._is_closed = False
         self._is_writing = False
         self._has_news = False
-        self.frames = 0
 
     @property
     def is_overfull(self) -> bool:
@@ -191,7 +195,6 @@ class Outgoing(Generic[MessageT]):
             self._bytes = 0
         else:
             messages = self._take_some()
-        self.frames += 1
         return self._encode(messages)
 
     def _take_some(self) -> list[MessageT]:

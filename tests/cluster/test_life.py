@@ -153,6 +153,7 @@ def test_a_write_stuck_in_a_halted_coordinator_never_buries_what_came_later(
         call(other, "KV/Put", kv_pb2.PutRequest(key=b"k", value=b"new"))
         nodes.local.signal("n1", signal.SIGCONT)
         kv_pb2.PutResponse.FromString(attempt.result(timeout=60))
+    nodes.wait_linked()  # reads with r=3 need all of them
     for name in nodes.ids:
         with nodes.channel(name) as channel:
             for r in (2, 3):

@@ -142,16 +142,31 @@ def test_an_acknowledgement_waits_for_the_log() -> None:
     run(test)
 
 
-def test_a_heartbeat_is_answered_though_there_is_nothing_to_say() -> None:
+def test_a_heartbeat_is_echoed_though_there_is_nothing_to_say() -> None:
     async def test() -> None:
         async with Site() as site:
             talk = await linked(site)
-            beat = frame()
-            beat.heartbeat.wall_ms = 5
-            await talk.say(beat)
+            for number in (7, 8):
+                beat = frame()
+                beat.heartbeat.wall_ms = 5
+                beat.heartbeat.seq = number
+                await talk.say(beat)
+                answer = await heard(talk)
+                assert (answer.heartbeat.reply, answer.heartbeat.echo) == (True, number)
+                assert answer.heartbeat.wall_ms > 5
+                assert not answer.heartbeat.draining
+
+    run(test)
+
+
+def test_a_stopping_node_tells_its_peers_at_once_and_echoes_nothing_for_it() -> None:
+    async def test() -> None:
+        async with Site() as site:
+            talk = await linked(site)
+            await linked(site, "Bulk")
+            site.peers.drain()
             answer = await heard(talk)
-            assert answer.heartbeat.reply
-            assert answer.heartbeat.wall_ms > 5
+            assert (answer.heartbeat.draining, answer.heartbeat.echo) == (True, 0)
 
     run(test)
 
@@ -449,6 +464,7 @@ def test_a_stopping_node_coordinates_no_forwarded_write_but_still_takes_copies()
         async with Site() as site:
             talk = await linked(site)
             site.peers.drain()
+            assert (await heard(talk)).heartbeat.draining
             answer = await asked(talk, put(id=7), read(6))
             (failure,) = answer.forward_failures
             assert (failure.id, failure.message) == (7, "this node is stopping")

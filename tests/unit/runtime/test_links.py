@@ -15,8 +15,10 @@ from kvnode.core.messages import (
     Instant,
     PeerClock,
     PeerDown,
+    PeerHeard,
     PeerMessage,
     PeerReplies,
+    PeerSilent,
     PeerUp,
     ReplicaRead,
     ReplicaReadReply,
@@ -60,6 +62,7 @@ class OtherNode:
         self.contexts: dict[str, Any] = {}
         self.dialled: asyncio.Queue[str] = asyncio.Queue()
         self.answers_beats = True
+        self.is_draining = False
         self.server = grpc.aio.server(options=server_options(streams=64))
         methods = {"Link": self._serve("Link"), "Bulk": self._serve("Bulk")}
         self.server.add_generic_rpc_handlers((handlers("kvnode.v1.Peer", streams=methods),))
@@ -93,6 +96,8 @@ class OtherNode:
         if frame.HasField("heartbeat") and self.answers_beats:
             answer = new_frame(self.header)
             answer.heartbeat.reply = True
+            answer.heartbeat.echo = frame.heartbeat.seq
+            answer.heartbeat.draining = self.is_draining
             await self.contexts[kind].write(answer.SerializeToString())
         self.heard.put_nowait((kind, frame))
 
@@ -255,15 +260,55 @@ def test_a_lost_bulk_stream_takes_the_peer_down_too_since_what_was_on_it_is_unkn
     run(test)
 
 
-def test_a_silent_peer_is_down_though_its_stream_is_open_and_up_when_heard_again() -> None:
+def test_a_silent_peer_is_down_though_its_stream_is_open_and_up_when_it_answers() -> None:
     async def test() -> None:
-        async with Rig(heartbeat_ms=10, silence_ms=200) as rig:
+        async with Rig(heartbeat_ms=10, silence_ms=300, failover_ms=100) as rig:
             rig.other.answers_beats = False
             await rig.up()
             await rig.events.next(PeerDown)
             assert rig.peer.link.is_open
-            await rig.other.say("Link")
+            rig.other.answers_beats = True
             await rig.events.next(PeerUp)
+            assert rig.other.dialled.qsize() == 2
+
+    run(test)
+
+
+def test_frames_that_answer_nothing_do_not_keep_a_peer_up() -> None:
+    async def test() -> None:
+        async with Rig(heartbeat_ms=10, silence_ms=50) as rig:
+            rig.other.answers_beats = False
+            await rig.up()
+            while rig.peer.is_up:
+                await rig.other.say("Link")
+                await rig.other.heard.get()
+            assert rig.events.of(PeerDown)
+
+    run(test)
+
+
+def test_a_peer_that_owes_answers_and_says_nothing_is_silent_and_back_when_it_answers() -> None:
+    async def test() -> None:
+        async with Rig(heartbeat_ms=20, silence_ms=5_000, failover_ms=50) as rig:
+            await rig.up()
+            rig.other.answers_beats = False
+            rig.links.send(2, [read(1)])
+            assert await rig.events.next(PeerSilent) == PeerSilent(2)
+            rig.other.answers_beats = True
+            await rig.other.say("Link", reply(1))
+            assert await rig.events.next(PeerHeard) == PeerHeard(2)
+            assert rig.events.of(PeerDown) == []
+
+    run(test)
+
+
+def test_a_peer_that_is_stopping_is_silent_before_it_goes() -> None:
+    async def test() -> None:
+        async with Rig(heartbeat_ms=10) as rig:
+            await rig.up()
+            rig.other.is_draining = True
+            await rig.events.next(PeerSilent)
+            assert rig.events.of(PeerDown) == []
 
     run(test)
 
@@ -274,22 +319,10 @@ def test_a_peer_that_stays_silent_is_dialled_anew() -> None:
             rig.other.answers_beats = False
             await rig.up()
             await rig.events.next(PeerDown)
+            for _ in range(4):
+                await rig.other.dialled.get()
+            rig.other.answers_beats = True
             await rig.events.next(PeerUp)
-            assert [await rig.other.dialled.get() for _ in range(2)]
-
-    run(test)
-
-
-def test_a_node_that_was_away_itself_does_not_call_its_peers_silent() -> None:
-    async def test() -> None:
-        async with Rig() as rig:
-            await rig.up()
-            rig.peer._heard_us = rig.peer._judged_us = Instant(0)
-            rig.peer.judge_silence()
-            seen = [rig.peer.is_up]
-            rig.peer._heard_us = Instant(0)
-            rig.peer.judge_silence()
-            assert [*seen, rig.peer.is_up] == [True, False]
 
     run(test)
 
