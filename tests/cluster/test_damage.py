@@ -11,14 +11,21 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 
 import kvclient
-from tests.support import seeds
+from kvproto import kv_pb2
+from tests.support import seeds, syncfault
+from tests.support.journaled import journal_of, program, trouble_of
+from tests.support.load import Writers, acked_by, missing_on
 from tests.support.nodes import Nodes, until
+from tests.support.powercut import cut_power
 from tests.support.scale import scaled
-from tests.support.stores import flip_bit
+from tests.support.stores import flip_bit, small_disk
+from tests.support.wire import Refusal, call
 
 Cluster = Callable[..., Nodes]
 
@@ -116,3 +123,115 @@ def test_a_bad_block_that_a_read_meets_has_the_store_rebuilt_under_the_same_pid(
     nodes.stop("n3")
     nodes.start("n3")
     assert nodes.status("n3").state == "unproven", "a clean stop proves nothing"
+
+
+# ---- row 23: no room ---------------------------------------------------------------------------
+
+
+def put_at(nodes: Nodes, name: str, **fields: Any) -> Any:
+    """Put a key by way of this node; return what it says."""
+    with nodes.channel(name) as channel:
+        return call(channel, "KV/Put", kv_pb2.PutRequest(key=b"k", value=b"v", **fields))
+
+
+def takes_part(nodes: Nodes, name: str) -> bool:
+    """Return whether a node takes a put that all owners are asked to take."""
+    answer = put_at(nodes, name, w=3)
+    if not isinstance(answer, Refusal):
+        return True
+    assert answer.failure is not None
+    replies = {reply.node: reply.answer for reply in answer.failure.replies}
+    assert replies[name] == "refused: refused_full"
+    return False
+
+
+@pytest.mark.root
+def test_a_full_disk_refuses_puts_there_and_nothing_else_and_recovers_when_freed(
+    cluster: Cluster,
+) -> None:
+    nodes = cluster(start=False)
+    with small_disk(nodes.node("n3").folder, 16):
+        try:
+            nodes.start()
+            nodes.wait_linked()
+            fill(nodes)
+            check_full_disk(nodes, nodes.node("n3").folder / ".ballast")
+        finally:
+            nodes.kill()
+
+
+def check_full_disk(nodes: Nodes, ballast: Path) -> None:
+    with nodes.client() as client, Writers(client) as writers:
+        writers.wait_for(20)
+        ballast.write_bytes(bytes(_free(ballast.parent) - (3 << 20)))
+        until(lambda: not takes_part(nodes, "n3"), what="refusing for room")
+        assert set(put_at(nodes, "n3").acked_by) == {"n1", "n2"}, "it knows who has room"
+        writers.wait_for(200)
+        with writers.resting():
+            check_what_goes_on(nodes)
+            nodes.kill("n1", "n2")
+            until(lambda: not nodes.peers_up("n3"), what="noticing that n3 is alone")
+            check_nobody_has_room(put_at(nodes, "n3", w=1))
+            nodes.start("n1", "n2")
+            nodes.wait_linked()
+        ballast.unlink()
+        until(lambda: takes_part(nodes, "n3"), what="recovering")
+        writers.wait_for(50)
+    assert writers.failed == []
+    assert nodes.status("n3").state == "up", "it need not be started anew"
+    with nodes.client() as client:
+        assert client.get_many(writers.acked) == [one.value for one in writers.acked.values()]
+        assert client.get("key7") is None
+
+
+def check_what_goes_on(nodes: Nodes) -> None:
+    """Reads and deletes, with n3 taking part."""
+    with nodes.client("n3") as there:
+        check_reads(there)
+    with nodes.channel("n3") as channel:
+        gone = kv_pb2.DeleteRequest(key=b"key7", w=3)
+        assert set(call(channel, "KV/Delete", gone).acked_by) == set(nodes.ids)
+    assert not takes_part(nodes, "n3")
+
+
+def check_nobody_has_room(answer: Any) -> None:
+    assert isinstance(answer, Refusal)
+    assert answer.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert answer.failure is not None
+    assert answer.failure.code == kv_pb2.STORAGE_FULL
+    assert answer.failure.outcome == kv_pb2.NOT_APPLIED
+
+
+def _free(folder: Path) -> int:
+    space = os.statvfs(folder)
+    return space.f_bavail * space.f_frsize
+
+
+# ---- row 24: a sync that fails -----------------------------------------------------------------
+
+
+@pytest.mark.skipif(not syncfault.is_supported(), reason="no seccomp filter for this machine")
+def test_a_failed_sync_acknowledges_nothing_ends_the_node_and_its_peers_go_on(
+    cluster: Cluster,
+) -> None:
+    nodes = cluster(program=program("failing"))
+    folder, pid = nodes.node("n3").folder, nodes.pid("n3")
+    with nodes.client() as client, Writers(client) as writers:
+        writers.wait_for(100)
+        trouble_of(folder).touch()
+        until(lambda: nodes.local.exit_status(pid) is not None, what="the node's end")
+        writers.wait_for(100)
+    assert writers.failed == []
+    assert nodes.local.exit_status(pid) == 70
+    assert "Input/output error" in nodes.log("n3")
+    assert not (folder / "clean-stop").exists()
+    promised = acked_by("n3", writers.acked)
+    assert len(promised) > 50
+    cut_power(nodes.store("n3"), journal_of(folder))
+    assert missing_on(nodes.store("n3"), promised) == []
+
+    trouble_of(folder).unlink()
+    nodes.start("n3")
+    nodes.wait_linked()
+    with nodes.client("n3") as client:
+        assert client.get_many(writers.acked) == [one.value for one in writers.acked.values()]
