@@ -310,6 +310,12 @@ def _config(parser: Parser) -> None:
     )
 
 
+def _chaos(parser: Parser) -> None:
+    from kvnode.cli.chaos_arguments import declare  # noqa: PLC0415 (it needs what is above)
+
+    declare(parser)
+
+
 COMMANDS: dict[str, Command] = {
     "up": Command("Start a cluster on this machine, or its missing nodes.", "up:up", _up),
     "down": Command("Stop all nodes of a cluster on this machine.", "up:down", _local),
@@ -325,5 +331,6 @@ COMMANDS: dict[str, Command] = {
     "verify": Command("Compare a folder with the store, byte by byte.", "files:verify", _files),
     "conflicts": Command("List keys with concurrent versions.", "show:conflicts", _conflicts),
     "inspect": Command("Show a key as a stopped node's disk has it.", "inspect:inspect", _inspect),
+    "chaos": Command("Run a load while faults happen, and judge it.", "chaos:chaos", _chaos),
     "config": Command("Describe the settings of cluster.toml.", "serve:config", _config),
 }

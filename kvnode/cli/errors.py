@@ -74,6 +74,8 @@ def _expected() -> tuple[type[BaseException], ...]:
     return (
         OSError,
         *_named("kvclient.errors", "KVError"),
+        *_named("kvclient.testing.files", "KitError"),
+        *_named("kvclient.testing.history", "HistoryError"),
         *_named("kvnode.cli.local", "ClusterError"),
         *_named("kvnode.runtime.config", "ConfigError"),
         *_named("kvnode.runtime.birth", "BirthError"),

@@ -11,8 +11,9 @@ Tests: tests/cluster/test_kit.py.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from kvclient.aio import AsyncClient
 from kvclient.testing.checks import Verdict, check
@@ -25,6 +26,8 @@ from kvclient.testing.schedule import Fault
 from kvclient.testing.workloads import KEPT, STRICT, Load, Tally
 
 CONVERGE_S = 60.0
+
+Phase: TypeAlias = Literal["load", "converging", "reading"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +58,13 @@ async def run(
     *,
     tally: Tally | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
+    on_phase: Callable[[Phase], None] = lambda phase: None,
     converge_timeout_s: float = CONVERGE_S,
 ) -> Outcome:
-    """Run a load under faults on a cluster that is up; return what became of it."""
+    """Run a load under faults on a cluster that is up; return what became of it.
+
+    Raises: KitError, if the kit could not do what it should.
+    """
     tally = tally or Tally()
     begun: list[Fault] = []
 
@@ -66,16 +73,26 @@ async def run(
             begun.append(event.fault)
         on_event(event)
 
-    nemesis = Nemesis(cluster, faults, note)
-    async with asyncio.TaskGroup() as tasks:
-        suffering = tasks.create_task(nemesis.run())
-        await drive(cluster.seeds, load, recorder, tally)
-        suffering.cancel()  # which undoes what is left
+    on_phase("load")
+    await _suffer(Nemesis(cluster, faults, note), drive(cluster.seeds, load, recorder, tally))
+    on_phase("converging")
     keys = dict.fromkeys((op.keyspace, op.key) for op in recorder.history.ops)
     async with AsyncClient(cluster.seeds, session=False) as client:
         converge_s = await wait_converged(client, keys, converge_timeout_s)
+    on_phase("reading")
     await read_all(cluster.seeds, load, recorder, tally)
     return Outcome(judged(recorder.history), converge_s, tuple(begun))
+
+
+async def _suffer(nemesis: Nemesis, driving: Coroutine[None, None, None]) -> None:
+    """Let faults act until the load is over."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            suffering = tasks.create_task(nemesis.run())
+            await driving
+            suffering.cancel()  # which undoes what is left
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
 
 
 def judged(history: History) -> Verdict:

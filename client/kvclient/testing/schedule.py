@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kvclient.testing.files import KitError
-from kvclient.testing.shapes import SHAPES
+from kvclient.testing.shapes import SHAPES, groups_of
 
 PARTITIONS = tuple(shape for shape in SHAPES if shape != "isolated")
 ON_A_NODE = ("kill", "pause", "isolate", "wipe", "slow", "slow-disk", "skew")
@@ -104,6 +104,7 @@ def by_chance(
     Raises: KitError for an unknown kind, or faults that would run into each other.
     """
     _refuse_unknown(kinds, KINDS, "kind of fault")
+    _refuse_too_few(kinds, ids)
     if not is_hard and for_s >= every_s:
         raise KitError(f"a fault of {for_s:g} s every {every_s:g} s: one would meet the next")
     chance = random.Random(seed)
@@ -143,8 +144,8 @@ def excess(faults: Iterable[Fault], missing: int) -> str | None:
         running.append(fault)
         concerned = {name for each in running for name in each.concerns}
         shapes = sum(each.kind in PARTITIONS for each in running)
-        if len(concerned) > missing or (shapes and (concerned or shapes > 1)):
-            return f"{fault} at {fault.at_s:g} s comes on top of others; --hard allows that"
+        if len(concerned) > missing or (shapes and (concerned or shapes > 1 or not missing)):
+            return f"{fault} at {fault.at_s:g} s is more than quorums survive; --hard allows that"
     return None
 
 
@@ -181,6 +182,7 @@ def _read(table: dict[str, Any], ids: Sequence[str]) -> Fault:
     kind, nodes = str(table["kind"]), tuple(table.get("nodes", ()))
     _refuse_unknown([kind], KINDS, "kind of fault")
     _refuse_unknown(nodes, ids, "node")
+    _refuse_too_few([kind], ids)
     count = 0 if kind in PARTITIONS else 2 if kind in ON_A_LINK else 1
     if len(set(nodes)) != count or len(nodes) != count:
         raise KitError(f"{kind} concerns {count} nodes, not {len(nodes)}: {table}")
@@ -188,6 +190,15 @@ def _read(table: dict[str, Any], ids: Sequence[str]) -> Fault:
     if not (0 <= numbers["at_s"] < _LATEST_S and 0 < numbers.get("for_s", 1) < _LATEST_S):
         raise KitError(f"at_s is in seconds from 0, for_s above 0: {table}")
     return Fault(kind=kind, nodes=nodes, **numbers)
+
+
+def _refuse_too_few(kinds: Iterable[str], ids: Sequence[str]) -> None:
+    for kind in kinds:
+        if kind in PARTITIONS:
+            try:
+                groups_of(kind, ids)
+            except ValueError as error:
+                raise KitError(str(error)) from error
 
 
 def _refuse_unknown(words: Iterable[str], known: Sequence[str], what: str) -> None:

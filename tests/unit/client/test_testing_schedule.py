@@ -85,6 +85,11 @@ def test_no_more_may_be_missing_than_a_quorum_survives(
     assert (excess(faults, missing=1) is not None) == is_too_much
 
 
+def test_where_none_may_be_missing_a_partition_is_too_much() -> None:
+    assert excess([fault("halves")], missing=0) is not None
+    assert excess([fault("slow", "n1")], missing=0) is None
+
+
 def test_two_may_be_missing_where_a_quorum_survives_that() -> None:
     both = [fault("kill", "n1"), fault("kill", "n2")]
     assert excess(both, missing=2) is None
@@ -138,5 +143,7 @@ def test_what_is_no_schedule_is_refused(text: str, told: str) -> None:
 def test_faults_that_would_run_into_each_other_are_refused() -> None:
     with pytest.raises(KitError, match="meet the next"):
         by_chance(1, IDS, kinds=["kill"], seconds=60, every_s=5, for_s=5)
+    with pytest.raises(KitError, match="needs 4 nodes"):
+        by_chance(1, IDS[:3], kinds=["ring"], seconds=60, every_s=9, for_s=5)
     with pytest.raises(KitError, match="no kind"):
         by_chance(1, IDS, kinds=["flood"], seconds=60, every_s=9, for_s=5)
