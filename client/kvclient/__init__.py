@@ -12,6 +12,7 @@ from kvclient import _quiet  # noqa: F401 -- before anything imports grpc
 from kvclient.aio import AsyncClient, AsyncKeyspace
 from kvclient.api import Client, Keyspace
 from kvclient.bounds import Bounds
+from kvclient.convergence import Convergence, Difference, HintLedger
 from kvclient.errors import (
     CorruptData,
     InvalidRequest,
@@ -49,8 +50,11 @@ __all__ = [
     "Client",
     "Confidence",
     "Conflict",
+    "Convergence",
     "CorruptData",
+    "Difference",
     "Explain",
+    "HintLedger",
     "InvalidRequest",
     "KVError",
     "Keyspace",

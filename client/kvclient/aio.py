@@ -18,6 +18,7 @@ from typing import Any, Literal, Self
 
 from kvclient import answers, request
 from kvclient._thread import FORKED, generation
+from kvclient.admin import AsyncUpkeep
 from kvclient.bounds import BOUNDS, Bounds
 from kvclient.cluster import Cluster
 from kvclient.operation import Operation
@@ -242,7 +243,7 @@ class AsyncKeyspace:
         return answers.all_of(operations, wanted, answers.value_of)
 
 
-class AsyncClient(AsyncKeyspace):
+class AsyncClient(AsyncKeyspace, AsyncUpkeep):
     """A client of one cluster, in the running event loop.
 
     Args:

@@ -22,6 +22,7 @@ from typing import Any, Self
 
 from kvclient import _thread, answers, codec, request
 from kvclient._thread import FORKED, LoopThread, generation
+from kvclient.admin import Upkeep
 from kvclient.aio import (
     CLOSED,
     DEFAULT_TIMEOUT_S,
@@ -254,7 +255,7 @@ class Keyspace:
         return operation.value is not None or bool(codec.live_values(operation))
 
 
-class Client(Keyspace):
+class Client(Keyspace, Upkeep):
     """A client of one cluster.
 
     Args:

@@ -89,6 +89,10 @@ class Bounds:
     """The same for one partition: what one read may carry."""
     session_token_bytes: int = 64 * MIB
     """Longest exported session, unpacked."""
+    converge_first_ms: float = 50.0
+    converge_most_ms: float = 1_000.0
+    """`wait_converged` asks again after the first, then after twice as long each time, up to the
+    second; that often, too, it has nodes deliver and compare ahead of their time."""
     conflicts: int = 10_000
     """Conflicts listed at once."""
 

@@ -31,8 +31,9 @@ from kvclient.session import Session
 from kvclient.stream import GET_STATUS, NodeStream, open_channel
 from kvproto import kv_pb2 as pb
 
-GET_TOPOLOGY = "/kvnode.v1.Cluster/GetTopology"
-LIST_CONFLICTS = "/kvnode.v1.Cluster/ListConflicts"
+CLUSTER_SERVICE = "/kvnode.v1.Cluster"
+GET_TOPOLOGY = f"{CLUSTER_SERVICE}/GetTopology"
+LIST_CONFLICTS = f"{CLUSTER_SERVICE}/ListConflicts"
 CONFLICTS_A_PAGE = 500
 REDISCOVER_S = 0.5
 
@@ -51,7 +52,7 @@ class Cluster:
     ) -> None:
         _thread.use()
         self.seeds = seeds
-        self._bounds = bounds
+        self.bounds = bounds
         self._loop = asyncio.get_running_loop()
         self._streams: dict[int, NodeStream] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -112,7 +113,7 @@ class Cluster:
                     asked.add(address, self._ask_seed(address, left_s))
                 elif not asked.tasks or left_s <= 0:
                     raise _nobody(asked, replies, timeout_s)
-                pause_s = self._bounds.seed_stagger_ms / 1000 if waiting else left_s
+                pause_s = self.bounds.seed_stagger_ms / 1000 if waiting else left_s
                 winner: Seat | None = await asked.first(pause_s, replies, began)
                 if winner is not None:
                     return winner
@@ -120,7 +121,7 @@ class Cluster:
             await asked.close()
 
     async def _ask_seed(self, address: str, timeout_s: float) -> Seat:
-        channel = open_channel(address, self._bounds)
+        channel = open_channel(address, self.bounds)
         try:
             answers = await asyncio.gather(
                 _ask(channel, GET_TOPOLOGY, pb.GetTopologyRequest(), pb.Topology, timeout_s),
@@ -160,7 +161,7 @@ class Cluster:
                 member.id,
                 number=member.number,
                 address=member.address,
-                bounds=self._bounds,
+                bounds=self.bounds,
                 channel=channels.get(member.address),
             )
         lanes = {number: stream.lane for number, stream in self._streams.items()}
@@ -218,15 +219,27 @@ class Cluster:
 
     async def status(self, timeout_s: float) -> dict[str, Status | None]:
         """Return what each node says about itself; None for one that does not answer."""
-        members = self.topology.members
-        asked = (self._status_of(member.address, timeout_s) for member in members)
-        answers = await asyncio.gather(*asked)
-        return {member.id: answer for member, answer in zip(members, answers, strict=True)}
+        asked = pb.GetStatusRequest()
+        answers = await self.ask_members("GetStatus", asked, pb.Status, timeout_s)
+        return {
+            node: None if said is None else codec.status_of(said) for node, said in answers.items()
+        }
 
-    async def _status_of(self, address: str, timeout_s: float) -> Status | None:
-        request = pb.GetStatusRequest()
-        answer = await self._ask_once(address, GET_STATUS, request, pb.Status, timeout_s)
-        return codec.status_of(answer) if answer is not None else None
+    async def ask_members(
+        self, method: str, request: Any, answer: type[T], timeout_s: float
+    ) -> dict[str, T | None]:
+        """Ask every member at once; None for one that does not answer."""
+        members, name = self.topology.members, f"{CLUSTER_SERVICE}/{method}"
+        asked = (self._ask_once(each.address, name, request, answer, timeout_s) for each in members)
+        answers = await asyncio.gather(*asked)
+        return {member.id: said for member, said in zip(members, answers, strict=True)}
+
+    async def refresh(self, timeout_s: float) -> None:
+        """Follow the newest topology that a member knows."""
+        asked = pb.GetTopologyRequest()
+        answers = await self.ask_members("GetTopology", asked, pb.Topology, timeout_s)
+        known = [answer for answer in answers.values() if answer is not None]
+        self.on_topology(max(known, key=lambda each: each.epoch, default=pb.Topology()))
 
     async def conflicts(self, keyspace: str, timeout_s: float) -> list[Conflict]:
         """Return the open conflicts of all nodes that answer, by keyspace and key.
@@ -246,7 +259,7 @@ class Cluster:
     ) -> list[pb.Conflict] | None:
         found: list[pb.Conflict] = []
         after = b""
-        while len(found) < self._bounds.conflicts:
+        while len(found) < self.bounds.conflicts:
             request = pb.ListConflictsRequest(
                 keyspace=keyspace, limit=CONFLICTS_A_PAGE, after=after
             )
@@ -265,7 +278,7 @@ class Cluster:
         self, address: str, method: str, request: Any, answer: type[T], timeout_s: float
     ) -> T | None:
         """Ask over a connection of its own, so that a stuck stream does not matter."""
-        channel = open_channel(address, self._bounds)
+        channel = open_channel(address, self.bounds)
         try:
             return await _ask(channel, method, request, answer, timeout_s)
         except aio.AioRpcError:

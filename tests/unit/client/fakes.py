@@ -127,6 +127,10 @@ class FakeNode(grpc.GenericRpcHandler):
         self.frames = 0
         self.script: Script = lambda row: None
         self.is_draining = False
+        self.hints = pb.Hints(node=self.id)
+        self.convergence: list[pb.Convergence] = []
+        """What to say, one after another; the last one again and again."""
+        self.kicks: list[bool] = []
         self._server: Any = None
         self._held: list[tuple[Any, Row]] = []
         self._streams: list[Any] = []
@@ -143,6 +147,10 @@ class FakeNode(grpc.GenericRpcHandler):
             "/kvnode.v1.Cluster/GetStatus": grpc.unary_unary_rpc_method_handler(self._status),
             "/kvnode.v1.Cluster/ListConflicts": grpc.unary_unary_rpc_method_handler(
                 self._conflicts
+            ),
+            "/kvnode.v1.Cluster/GetHints": grpc.unary_unary_rpc_method_handler(self._hints),
+            "/kvnode.v1.Cluster/GetConvergence": grpc.unary_unary_rpc_method_handler(
+                self._convergence
             ),
         }
         return methods.get(details.method)
@@ -188,6 +196,15 @@ class FakeNode(grpc.GenericRpcHandler):
     async def _status(self, request: bytes, context: Any) -> bytes:
         status = pb.Status(node=self.id, state="up", epoch=self.cluster.epoch, hlc=EPOCH_HLC)
         return status.SerializeToString()
+
+    async def _hints(self, request: bytes, context: Any) -> bytes:
+        return self.hints.SerializeToString()
+
+    async def _convergence(self, request: bytes, context: Any) -> bytes:
+        self.kicks.append(pb.GetConvergenceRequest.FromString(request).kick)
+        more = len(self.convergence) > 1
+        said = self.convergence.pop(0) if more else self.convergence[0]
+        return said.SerializeToString()
 
     async def _conflicts(self, request: bytes, context: Any) -> bytes:
         asked = pb.ListConflictsRequest.FromString(request)
