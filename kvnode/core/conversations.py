@@ -1,4 +1,5 @@
-"""What two owners say to one another to compare a partition: asks, and what is told in answer.
+"""What owners say to one another in the background: to compare a partition, and to settle a
+conflict. Asks, and what is told in answer.
 
 The asker keeps all state; who is asked answers from what it holds. Partitions are of the epoch that
 the frame names. Hashes and roots are of the view that both see (kvnode.core.exchange.Shared).
@@ -13,6 +14,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from kvnode.core.keys import Partition, StorageKey
+from kvnode.core.versions import Dot
 
 
 class Verdict(IntEnum):
@@ -130,3 +132,96 @@ class PeerTells:
 
     sender: int
     tells: Sequence[Tell]
+
+
+# ---- settling -------------------------------------------------------------------------------
+
+
+class Fence(NamedTuple):
+    """What must still be as it was when an owner told its state, or it does nothing."""
+
+    epoch: int
+    actor: int
+    """The owner's life."""
+    digest: bytes
+    """Of the whole record with its votes: see kvnode.core.pruning.digest."""
+
+
+class AskState(NamedTuple):
+    """Tell what you hold of a key, votes included."""
+
+    id: int
+    key: StorageKey
+    epoch: int
+    digest: bytes
+    """Of what the asker holds: the same need not be sent. Empty: send it in any case."""
+
+
+class TellState(NamedTuple):
+    """The answer to AskState; durable."""
+
+    id: int
+    is_known: bool
+    """Not: unproven, unreadable, no owner, or another epoch."""
+    actor: int
+    is_same: bool
+    record: bytes
+    """Encoded; empty: the same, or absent."""
+
+
+class LogLosers(NamedTuple):
+    """Keep these versions of your record in the conflict log."""
+
+    id: int
+    key: StorageKey
+    fence: Fence
+    time_ms: int
+    """The same at all owners, ms since 1970: part of the entries' names."""
+    winner: Dot
+    losers: tuple[Dot, ...]
+    rule: str
+
+
+class TellLogged(NamedTuple):
+    """The losers are in the log, durably; or nothing was done."""
+
+    id: int
+    is_done: bool
+
+
+class Prune(NamedTuple):
+    """Take these versions, which are in the conflict log of w owners, out of your record."""
+
+    id: int
+    key: StorageKey
+    fence: Fence
+    losers: tuple[Dot, ...]
+
+
+class TellPruned(NamedTuple):
+    """They are out; or nothing was done."""
+
+    id: int
+    is_done: bool
+
+
+SettleAsk = AskState | LogLosers | Prune
+SettleTell = TellState | TellLogged | TellPruned
+SETTLE_ASKS = (AskState, LogLosers, Prune)
+SETTLE_TELLS = (TellState, TellLogged, TellPruned)
+
+
+@dataclass(slots=True)
+class SettleAsks:
+    """An event: a peer, or this node itself, settles conflicts of keys that this node owns."""
+
+    sender: int
+    asks: Sequence[SettleAsk]
+
+
+@dataclass(slots=True)
+class SettleTells:
+    """An event: answers to what was asked for settling."""
+
+    sender: int
+    tells: Sequence[SettleTell]

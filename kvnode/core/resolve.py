@@ -11,7 +11,8 @@ Only concurrent versions come here; causal order has been applied before. The ru
 4. If the leader's lead is not greater than the number of owners unheard, it is provisional.
 
 Laws: the outcome is a function of survivors, votes, owners heard and the instant; neither the
-order of repair nor who holds which copy changes it.
+order of repair nor who holds which copy changes it. Of two verdicts on one record, whenever they
+were given, one's losers are among the other's; so what both leave holds the answer.
 Tests: tests/unit/core/test_resolve.py, tests/property/test_vote_rules.py.
 """
 
@@ -20,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from kvnode.core.topology import Resolve
 from kvnode.core.versions import Dot, Record, Version
@@ -50,6 +51,15 @@ class Decision:
     confidence: Confidence
     rule: str
     """One line for people: which rule decided."""
+
+
+class Verdict(NamedTuple):
+    """How a conflict is settled."""
+
+    winner: Version
+    losers: tuple[Dot, ...]
+    """In order: the versions of other values than the winner's."""
+    rule: str
 
 
 def is_conflict(record: Record, now_ms: int) -> bool:
@@ -84,6 +94,45 @@ def decide(
         case Resolve.MAJORITY:
             return _majority(record, owners, unheard, now_ms)
     assert_never(resolve)
+
+
+def settle(
+    record: Record, *, owners: Sequence[int], now_ms: int, resolve: Resolve
+) -> Verdict | None:
+    """Return which versions may leave, given that all owners hold this very record; None: no
+    version may, or not yet.
+
+    Versions expire, and two owners may judge at different instants. Each could then cut what the
+    other keeps. So losers are named only if whatever is decided later cuts no more than that.
+
+    Args:
+        record: what every owner holds, votes included.
+        owners: the numbers of the key's n owners.
+        now_ms: cluster time.
+        resolve: the keyspace's rule.
+    """
+    if resolve is Resolve.SIBLINGS:
+        return None
+    decision, losers = _judge(record, owners, now_ms, resolve)
+    if not losers or decision.winner is None:
+        return None
+    cut = frozenset(losers)
+    for later_ms in sorted({one.expires_ms for one in record.versions if one.expires_ms > now_ms}):
+        still = frozenset(_judge(record, owners, later_ms, resolve)[1])
+        if not still <= cut:
+            return None
+        cut = still
+    return Verdict(decision.winner, losers, decision.rule)
+
+
+def _judge(
+    record: Record, owners: Sequence[int], now_ms: int, resolve: Resolve
+) -> tuple[Decision, tuple[Dot, ...]]:
+    decision = decide(record, owners=owners, unheard=0, now_ms=now_ms, resolve=resolve)
+    if decision.winner is None:
+        return decision, ()
+    value = _value(decision.winner, now_ms)
+    return decision, tuple(one.dot for one in record.versions if _value(one, now_ms) != value)
 
 
 def counted_votes(record: Record, owners: Sequence[int]) -> dict[int, Dot]:

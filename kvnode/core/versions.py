@@ -19,7 +19,7 @@ Left out: encoding (kvnode.core.record), which sibling wins (kvnode.core.resolve
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import NamedTuple
 
 from kvnode.core.hlc import Timestamp
@@ -203,6 +203,14 @@ def take_over(mine: Record, theirs: Record) -> Record:
         if not any(_postdates(version, old) for version in hinted)
     }
     return _assemble(merged.context, kept, merged.votes, ())
+
+
+def prune(record: Record, losers: Container[Dot]) -> Record:
+    """Return the record without versions that lost a settled conflict. Their dots stay covered, so
+    no hint, repair or late frame brings them back."""
+    kept = {version.dot: version for version in record.versions if version.dot not in losers}
+    assert kept, "settling keeps the winner"
+    return _assemble(record.context, kept, record.votes, ())
 
 
 def with_vote(record: Record, vote: Vote) -> Record:

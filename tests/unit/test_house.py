@@ -24,6 +24,7 @@ LINES_AIM = 400
 LINES_MAX = 500
 
 LONG_MODULES: dict[str, str] = {
+    "kvnode/core/bounds.py": "every bound in one place is its whole point",
     "client/kvclient/testing/relay.py": "run by its path, without its package: one file alone",
 }
 """Modules between LINES_AIM and LINES_MAX lines, each with the reason why it is not two."""

@@ -9,7 +9,15 @@ import itertools
 
 import pytest
 
-from kvnode.core.resolve import Confidence, Decision, counted_votes, decide, is_conflict
+from kvnode.core.resolve import (
+    Confidence,
+    Decision,
+    Verdict,
+    counted_votes,
+    decide,
+    is_conflict,
+    settle,
+)
 from kvnode.core.topology import Resolve
 from kvnode.core.versions import EMPTY, Record, Vote
 from tests.unit.core.builders import WALL_MS, dot, names, record, tombstone, version
@@ -204,3 +212,82 @@ def test_siblings_leaves_it_to_the_client_and_shows_the_newest() -> None:
 @pytest.mark.parametrize("resolve", list(Resolve))
 def test_one_value_is_agreed_under_every_rule(resolve: Resolve) -> None:
     assert judge(record(version("a1")), resolve=resolve).confidence is Confidence.AGREED
+
+
+# ---- settling -----------------------------------------------------------------------------------
+
+
+def verdict(state: Record, ms: int = 0, resolve: Resolve = Resolve.MAJORITY) -> Verdict | None:
+    return settle(state, owners=OWNERS, now_ms=WALL_MS + ms, resolve=resolve)
+
+
+def losers(state: Record, ms: int = 0, resolve: Resolve = Resolve.MAJORITY) -> list[str]:
+    found = verdict(state, ms, resolve)
+    kept = [] if found is None else [v for v in state.versions if v.dot in found.losers]
+    return names(record(*kept))
+
+
+def test_the_losers_are_the_versions_of_other_values_than_the_answers() -> None:
+    state = record(
+        version("a1", b"x", ms=3),
+        version("b1", b"y", ms=1),
+        version("c1", b"y", ms=2),
+        votes=((1, "a1"), (2, "b1"), (3, "c1")),
+    )
+    found = verdict(state)
+    assert found is not None
+    assert (found.winner, found.losers) == (judge(state).winner, (dot("a1"),))
+    assert found.rule == judge(state).rule
+
+
+def test_of_one_value_or_of_nothing_no_version_may_leave() -> None:
+    assert verdict(EMPTY) is None
+    assert verdict(record(version("a1", b"x"), version("b1", b"x"))) is None
+    assert verdict(record(tombstone("a1"), tombstone("b1"))) is None
+
+
+def test_what_is_left_to_clients_never_settles() -> None:
+    assert verdict(rivals((1, "a1"), (2, "a1")), resolve=Resolve.SIBLINGS) is None
+
+
+def test_newest_settles_by_the_clock_whatever_was_voted() -> None:
+    assert losers(rivals((1, "a1"), (2, "a1")), resolve=Resolve.NEWEST) == ["a1"]
+
+
+def test_versions_that_expire_settle_where_their_expiry_cuts_nothing_else() -> None:
+    both = record(
+        version("a1", ms=1, expires_ms=WALL_MS + 5), version("b1", expires_ms=WALL_MS + 9)
+    )
+    assert losers(both) == ["b1"]
+    assert losers(both, ms=5) == ["b1"]
+    assert verdict(both, ms=9) is None
+
+
+def test_a_conflict_that_expiry_would_decide_otherwise_waits_for_it() -> None:
+    # The value leads by age now; with its rival expired, absence will have two votes.
+    state = record(
+        version("a1", ms=3),
+        version("b1", ms=1, expires_ms=WALL_MS + 5),
+        tombstone("c1", ms=2),
+        votes=((1, "a1"), (2, "b1"), (3, "c1")),
+    )
+    assert winner(state) == "a1"
+    assert verdict(state) is None
+    assert losers(state, ms=5) == ["a1"]
+
+
+@pytest.mark.parametrize("resolve", [Resolve.MAJORITY, Resolve.NEWEST])
+def test_of_two_verdicts_whenever_given_one_cuts_no_more_than_the_other(resolve: Resolve) -> None:
+    instants = (0, 5, 9)
+    values = (b"x", b"y")
+    for expiry in itertools.product((0, WALL_MS + 5, WALL_MS + 9), repeat=3):
+        for chosen in itertools.product(values, repeat=3):
+            versions = [
+                version(f"{name}1", chosen[at], ms=at, expires_ms=expiry[at])
+                for at, name in enumerate("abc")
+            ]
+            for voted in itertools.product("abc", repeat=3):
+                votes = tuple((owner, f"{name}1") for owner, name in enumerate(voted, start=1))
+                state = record(*versions, tombstone("d1", ms=1), votes=votes)
+                cuts = [set(losers(state, ms, resolve)) for ms in instants]
+                assert all(a <= b or b <= a for a, b in itertools.combinations(cuts, 2)), state

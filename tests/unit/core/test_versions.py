@@ -25,8 +25,10 @@ from kvnode.core.versions import (
     is_same_state,
     join,
     newest_rival,
+    prune,
     put,
     sync,
+    take_over,
     with_vote,
 )
 from tests.unit.core.builders import (
@@ -300,3 +302,26 @@ def test_a_broken_record_is_noticed(broken: Record) -> None:
 def test_a_sound_record_passes() -> None:
     check(EMPTY)
     check(record(A1, B1, seen=context("a1", single=("b1",)), votes=((1, "a1"), (1, "b1"))))
+
+
+# ---- settling -----------------------------------------------------------------------------------
+
+
+def test_what_is_pruned_stays_covered_and_takes_its_votes_along() -> None:
+    state = record(A1, B1, votes=((1, "a1"), (2, "b1")))
+    left = prune(state, (dot("a1"),))
+    check(left)
+    assert left == Record(state.context, (B1,), (Vote(2, dot("b1")),))
+
+
+def test_nothing_brings_back_what_was_pruned() -> None:
+    state = record(A1, B1, votes=((1, "a1"), (2, "b1")))
+    left = prune(state, (dot("a1"),))
+    assert sync(left, state) == sync(state, left) == left
+    assert accept(left, record(A1), dot("a1")) == left
+    assert take_over(left, record(A1)) == left
+
+
+def test_not_everything_can_be_pruned() -> None:
+    with pytest.raises(AssertionError):
+        prune(record(A1, B1), dots("a1", "b1"))
