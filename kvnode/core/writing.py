@@ -7,7 +7,7 @@ healthy node on the ring, each for one slot.
 
 Laws: every write taken is answered exactly once; `not applied` is said only of a write that had no
 effect anywhere; with `sloppy` off nobody stands in, and too few owners are a refusal at once.
-Tests: tests/unit/core/test_coordinator.py, test_sloppy_writes.py; as whole clusters: tests/sim/.
+Tests: tests/unit/core/test_coordinator.py, test_writing.py; as whole clusters: tests/sim/.
 Source: Dynamo (SOSP 2007), sections 4.5 and 4.6; design, sections 2.2, 2.3 and 2.7.
 """
 
@@ -117,7 +117,8 @@ class Writes:
         """The owner that coordinates for us has been silent for too long: ask another, too."""
         request = op.request
         owners = self._ops.owners(request.key, request.keyspace.n)
-        fresh = [n for n in self._ops.nearest(owners) if n not in op.sent_to]
+        tried = (self._replica.number, *op.sent_to)  # had it been able to, it would not have asked
+        fresh = [node for node in self._ops.nearest(owners) if node not in tried]
         if fresh and self._ops.is_healthy(fresh[0]):
             op.sent_to.append(fresh[0])
             self._ops.out.send(fresh[0], request._replace(id=op_id))
