@@ -16,6 +16,7 @@ from kvnode.core.versions import (
     Context,
     Dot,
     Record,
+    Version,
     Vote,
     check,
     clashes,
@@ -27,6 +28,7 @@ from kvnode.core.versions import (
     newest_rival,
     put,
     sync,
+    take_over,
     with_vote,
 )
 from tests.sim.owners import Owners, Sent
@@ -214,3 +216,68 @@ def test_covers_all_means_that_every_dot_is_covered(a: Context, b: Context) -> N
     # Single dots that add up to an entry do not stand for it: they are the weaker form.
     is_filled = any(covers(a, dot) and not covers(Context(a.vector), dot) for dot in dots)
     assert covers_all(a, b) == is_covered or (is_covered and is_filled)
+
+
+# ---- hints --------------------------------------------------------------------------------------
+
+
+@given(histories)
+def test_a_hint_removes_only_what_is_older_than_a_plain_put_of_its_own(owners: Owners) -> None:
+    mine, hint, _ = owners.records
+    merged, taken = sync(mine, hint), take_over(mine, hint)
+    check(taken)
+    assert taken.context == merged.context
+    plain = [v for v in merged.versions if find(hint, v.dot) and not v.is_explicit]
+    for version in merged.versions:
+        is_older = any(version.timestamp < other.timestamp for other in plain)
+        assert (find(taken, version.dot) is None) == is_older
+
+
+@given(histories)
+def test_votes_go_through_a_hint_with_their_versions_and_none_is_made(owners: Owners) -> None:
+    mine, hint, _ = owners.records
+    merged, taken = sync(mine, hint), take_over(mine, hint)
+    assert taken.votes == tuple(v for v in merged.votes if find(taken, v.dot))
+    for version in taken.versions:
+        voted = with_vote(mine, Vote(9, version.dot))
+        expected = with_vote(taken, Vote(9, version.dot)) if voted != mine else taken
+        assert take_over(voted, hint) == expected
+
+
+@given(histories)
+def test_a_hint_that_comes_twice_is_one_hint(owners: Owners) -> None:
+    mine, hint, _ = owners.records
+    once = take_over(mine, hint)
+    assert take_over(once, hint) == once
+
+
+stamps = st.lists(st.integers(1, 9), min_size=2, max_size=5, unique=True)
+
+
+@given(stamps, st.data())
+def test_whatever_the_order_of_hints_the_newest_plain_put_survives_and_all_are_covered(
+    offsets: list[int], data: st.DataObject
+) -> None:
+    hints = [
+        put(EMPTY, named(actor, stamp), seen=NOTHING_SEEN)
+        for actor, stamp in enumerate(offsets, start=1)
+    ]
+    first, *others = data.draw(st.permutations(hints))
+    held = first
+    for hint in others:
+        held = take_over(held, hint)
+    assert max(v.timestamp for v in held.versions) == max(offsets)
+    assert held.context == Context(dict.fromkeys(range(1, len(offsets) + 1), 1))
+    # Beside it stand only those that came after everything newer than they are.
+    order = [hint.versions[0] for hint in (first, *others)]
+    left = {
+        v.dot for i, v in enumerate(order) if all(o.timestamp < v.timestamp for o in order[i + 1 :])
+    }
+    assert {v.dot for v in held.versions} == left
+
+
+def named(actor: int, stamp: int) -> Version:
+    """Return a plain put; what it says does not matter."""
+    return Version(
+        Dot(actor, 1), Timestamp(stamp), b"%016d" % actor, 0, False, False, 0, 0, b"", actor, b"v"
+    )

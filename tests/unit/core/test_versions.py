@@ -274,6 +274,65 @@ def test_a_reader_sees_nothing_of_what_is_deleted_or_expired(
     assert written.is_absence(100 + now_offset) is is_absence  # type: ignore[attr-defined]
 
 
+# ---- a stand-in's hint --------------------------------------------------------------------------
+
+
+def test_a_plain_put_of_a_hint_supersedes_what_is_older_and_its_dot_stays_covered() -> None:
+    mine = record(version("a1", ms=1), version("b1", ms=3))
+    taken = take_over(mine, record(version("c1", ms=2)))
+    assert names(taken) == ["b1", "c1"]
+    assert taken.context == context("a1", "b1", "c1")
+
+
+def test_an_explicit_put_of_a_hint_supersedes_only_what_it_covers() -> None:
+    hint = record(version("c1", ms=9, is_explicit=True), seen=context("b1", "c1"))
+    taken = take_over(record(version("a1"), version("b1")), hint)
+    assert names(taken) == ["a1", "c1"]
+
+
+def test_what_is_not_of_the_hint_supersedes_nothing() -> None:
+    newer = record(version("a1", ms=9))
+    assert names(take_over(newer, record(version("b1", ms=1)))) == ["a1", "b1"]
+
+
+def test_versions_of_one_stamp_stand_beside_each_other() -> None:
+    assert names(take_over(record(version("a1")), record(version("b1")))) == ["a1", "b1"]
+
+
+def test_a_hint_that_is_superseded_here_brings_nothing_back() -> None:
+    mine = record(version("b1", ms=1), seen=context("a1", "b1"))
+    assert take_over(mine, record(version("a1", ms=9))) == mine
+
+
+def test_a_votes_fate_is_that_of_its_version_when_a_hint_comes_in() -> None:
+    mine = record(version("a1", ms=1), version("b1", ms=9), votes=((1, "a1"), (1, "b1")))
+    taken = take_over(mine, record(version("c1", ms=5), votes=((3, "c1"),)))
+    assert taken.votes == (Vote(1, dot("b1")), Vote(3, dot("c1")))
+
+
+# ---- puts of a stand-in -------------------------------------------------------------------------
+
+
+def test_a_put_that_may_not_know_all_of_its_actor_covers_its_own_dot_alone() -> None:
+    taken = put(EMPTY, version("a3"), seen=NOTHING_SEEN, holds_all=False)
+    assert taken.context == context(single=("a3",))
+    assert put(EMPTY, version("a3"), seen=NOTHING_SEEN).context == context("a3")
+
+
+def test_a_put_that_may_not_know_all_of_its_actor_does_not_bury_what_was_handed_over() -> None:
+    handed = record(version("a1", ms=9, is_explicit=True))
+    later = put(EMPTY, version("a2", is_explicit=True), seen=NOTHING_SEEN, holds_all=False)
+    assert names(sync(handed, later)) == ["a1", "a2"]
+
+
+def test_a_put_that_may_not_know_all_of_its_actor_supersedes_the_same_of_what_is_held() -> None:
+    held = record(version("a1", ms=1), version("b1", ms=2), version("c1", ms=9))
+    written, seen = version("a2", ms=5), context("c1")
+    narrow = put(held, written, seen=seen, holds_all=False)
+    assert narrow.versions == put(held, written, seen=seen).versions == (written,)
+    assert covers_all(narrow.context, held.context)
+
+
 # ---- invariants ---------------------------------------------------------------------------------
 
 A1, B1 = version("a1"), version("b1")
