@@ -82,6 +82,19 @@ def test_replies_come_out_as_they_went_in() -> None:
     assert found.forwards == forwards
 
 
+def test_whom_a_write_is_kept_for_and_which_reads_are_of_hints_come_out_as_they_went_in() -> None:
+    writes = [write(1), write(2, stand_in_for=3), write(3, stand_in_for=1, kind=WriteKind.HANDOFF)]
+    reads = [read(4, is_stand_in=True), read(5)]
+    found, failures = codec().requests(2, sent(*writes, *reads))
+    assert (found.writes, found.reads, failures) == (writes, reads, [])
+    assert [one.is_stand_in for one in found.reads] == [True, False]
+
+
+def test_a_frame_without_stand_ins_spends_no_bytes_on_them() -> None:
+    frame = sent(write(), read())
+    assert (len(frame.writes.stand_in_for), len(frame.reads.stand_in)) == (0, 0)
+
+
 @pytest.mark.parametrize(
     "reply",
     [
@@ -163,6 +176,14 @@ def overfill(frame: peer_pb2.PeerFrame) -> None:
     frame.writes.id.extend(range(FRAME_OPERATIONS_MAX))
 
 
+def add_owner(frame: peer_pb2.PeerFrame) -> None:
+    frame.writes.stand_in_for.extend([2, 3])
+
+
+def add_stand_in(frame: peer_pb2.PeerFrame) -> None:
+    frame.reads.stand_in.extend([1, 0])
+
+
 def break_forwards(frame: peer_pb2.PeerFrame) -> None:
     frame.forwards.puts.id.append(8)
 
@@ -171,7 +192,7 @@ def break_forwards(frame: peer_pb2.PeerFrame) -> None:
     "spoil",
     [
         lose_record, add_kind, add_version, lose_timeout, break_key, break_watermark, overfill,
-        break_forwards,
+        break_forwards, add_owner, add_stand_in,
     ],
     ids=lambda spoil: spoil.__name__,
 )  # fmt: skip
