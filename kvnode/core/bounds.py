@@ -47,6 +47,9 @@ TREE_STEP = 64
 OWN_WRITES_MAX = 65_536
 """Keys of which a stand-in remembers what it wrote itself. Past it, contexts get longer."""
 
+SETTLING_KEYS_MAX = 4_096
+"""Conflicts that a node watches at a time until they may be settled; others come after them."""
+
 FRAME_OPERATIONS_MAX = 4_096
 """Operations in one frame that a node accepts; its own frames hold at most `frame_operations`."""
 
@@ -319,6 +322,46 @@ class Limits:
         low=1,
         high=65_536,
         doc="Keys that one node mends at a time for exchanges that it asked for.",
+    )
+    settle_after_ms: int = _limit(
+        10_000,
+        unit="ms",
+        low=100,
+        high=86_400_000,
+        doc="How long all owners must report the same concurrent versions and votes before the "
+        "losers go to the conflict log. Keep it above the deadlines of clients: a write that is "
+        "under way for longer may still bring a vote that could have decided otherwise.",
+    )
+    settle_keys_per_s: int = _limit(
+        500,
+        unit="keys/s",
+        low=1,
+        high=1_000_000,
+        doc="Open conflicts that one node looks at in a second; a quarter while clients are "
+        "served. Higher: sooner settled after many conflicts, and slower clients meanwhile.",
+    )
+    settle_window: int = _limit(
+        32,
+        unit="keys",
+        low=1,
+        high=1_024,
+        doc="Conflicts that one node is settling at a time. Each may hold a whole record in "
+        "memory, as many times as it has owners that differ.",
+    )
+    conflict_log_ms: int = _limit(
+        604_800_000,
+        unit="ms",
+        low=60_000,
+        high=1 << 40,
+        doc="How long a version that lost a conflict can be looked up: seven days.",
+    )
+    conflict_log_bytes: int = _limit(
+        256 << 20,
+        unit="bytes",
+        low=0,
+        high=1 << 44,
+        doc="Versions that one node keeps in its conflict log. Full: no conflict of its keys is "
+        "settled until entries grow old; nothing is lost. 0: none is ever settled.",
     )
     drain_ms: int = _limit(
         5_000,
