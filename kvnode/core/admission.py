@@ -194,6 +194,15 @@ class Admission:
             self._judge(now)
         return verdict
 
+    def resize(self, running: int, now: Instant) -> Verdict:
+        """Let so many run from now on; what runs beyond that is waited for. 0: begin nothing."""
+        verdict = Verdict()
+        if running != self._running_most:
+            self._running_most = running
+            self._fill(now, verdict)
+            self._judge(now)
+        return verdict
+
     def forget(self, share: Hashable, now: Instant) -> None:
         """A client is gone: what waits of it is for nobody. What runs still ends with `done`."""
         if self._queues.pop(share, None) is not None:
@@ -202,7 +211,7 @@ class Admission:
 
     def room(self, share: Hashable, now: Instant) -> int:
         """Return how many more operations of a share would be let in now."""
-        free_to_run = self._running_most - self.running
+        free_to_run = max(0, self._running_most - self.running)
         held = self._lengths.get(share, 0)
         bound = self._waiting_most
         if self.is_standing:
@@ -278,7 +287,7 @@ class Admission:
     def _time_to_run_us(self, now: Instant) -> int:
         """Return how long what begins now will take (Little's law); 0 if not known yet."""
         rate = self._pace.rate(now) if self._pace.is_fresh else 0.0
-        return int(_CAUTION * 1e6 * self._running_most / rate) if rate else 0
+        return int(_CAUTION * 1e6 * max(1, self._running_most) / rate) if rate else 0
 
     def _judge(self, now: Instant) -> None:
         """Notice when the queue begins to stand, and when it has drained."""
@@ -328,9 +337,9 @@ class Admission:
         assert lengths == self._lengths
         assert all(length > 0 for length in lengths.values())
         assert self.waiting == sum(lengths.values())
-        assert 0 <= self.running <= self._running_most
+        assert self.running >= 0
         assert self.waiting <= self._waiting_most
-        assert not self.waiting or self.running == self._running_most
+        assert not self.waiting or self.running >= self._running_most
 
 
 def _as_ops(session: SessionId, ops: Sequence[ClientGet | ClientPut]) -> ClientOps:

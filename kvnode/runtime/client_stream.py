@@ -46,6 +46,7 @@ class ClientStream:
         self.hearing: asyncio.Task[None] | None = None
         self._encode_frame = encode
         self._waiting = waiting
+        self._frames = 0
         self._frames_at_beat = 0
         self.pair = b""
         """Which pair of streams this is one of; empty: none."""
@@ -72,9 +73,9 @@ class ClientStream:
         """
         if self.owed <= 0:
             return False
-        if self.outgoing.frames == self._frames_at_beat:
+        if self._frames == self._frames_at_beat:
             self.outgoing.notice()
-        self._frames_at_beat = self.outgoing.frames
+        self._frames_at_beat = self._frames
         return True
 
     def end(self) -> None:
@@ -106,6 +107,7 @@ class ClientStream:
         return max(min(self.owed, 1), self.owed - self._waiting(self.session))
 
     def _encode(self, results: Sequence[Result]) -> bytes:
+        self._frames += 1
         self.owed_bytes -= self.owed_bytes * len(results) // max(1, len(results), self.owed)
         self.owed -= len(results)
         return self._encode_frame(self, results)

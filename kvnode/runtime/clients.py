@@ -182,8 +182,8 @@ class ClientService:
             self.gate.enter(stream.session, ops, size=len(data))
         if failures:
             stream.push(list(failures))
-        if self._beat is None and stream.owed:
-            self._beat = self._loop.call_later(self.limits.client_beat_ms / 1_000, self._on_beat)
+        if stream.owed:
+            self._keep_beating()
 
     def _is_refused_unread(self, stream: ClientStream, request: kv_pb2.PipelineRequest) -> bool:
         """Refuse a frame by its ids alone, if nothing of this client can be let in now.
@@ -227,11 +227,16 @@ class ClientService:
     def _on_beat(self) -> None:
         """Have every client that waits for an answer hear that this node lives."""
         self._beat = None
-        owing = False
+        self.gate.look()
+        owing = self.gate.waiting > 0
         for session in self._sessions.values():
             if isinstance(session, ClientStream):
                 owing |= session.beat()
         if owing:
+            self._keep_beating()
+
+    def _keep_beating(self) -> None:
+        if self._beat is None:
             self._beat = self._loop.call_later(self.limits.client_beat_ms / 1_000, self._on_beat)
 
     def _refusal(self, stream: ClientStream) -> tuple[ErrorCode, str] | None:
@@ -253,6 +258,8 @@ class ClientService:
         self._sessions[ops.session] = call
         self.operations += 1
         self.gate.enter(share, ops, size=size)
+        if self.gate.waiting:
+            self._keep_beating()
         return ops.session
 
     def forget(self, session: SessionId) -> None:

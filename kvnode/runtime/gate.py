@@ -1,7 +1,10 @@
 """The gate before the core: carries out what admission decides for clients' operations.
 
 Small operations and writes of large values queue apart, each with a running set of its own: a get
-of a hundred bytes never waits for its turn behind a megabyte.
+of a hundred bytes never waits for its turn behind a megabyte. Yet a megabyte takes a node, its disk
+and its peers some ten milliseconds in which nothing else moves. So while there are small operations
+large values are written one at a time, with a pause after each as long as it took; a busy cluster
+takes longer, and so gets longer pauses.
 
 Laws: every operation that enters is handed to the core once or answered with a refusal, unless its
 client left; what was handed over is counted until its answer comes.
@@ -19,6 +22,8 @@ from kvnode.core.messages import ClientOps, Instant, Result, SessionId
 
 _BULK_WAITING_EACH = 64
 """Writes of large values that may wait for each that may run."""
+_BESIDE_US = 100_000
+"""Small operations are taken to go on for so long after the last one came."""
 
 
 class Gate:
@@ -51,6 +56,10 @@ class Gate:
             target_ms=target_ms,
         )
         self._bulk_bytes = limits.bulk_bytes
+        self._bulk_running = limits.bulk_running
+        self._bulk_began = Instant(0)
+        self._bulk_rests_until = Instant(0)
+        self._small_at = Instant(-_BESIDE_US)
         self._running_bulk: dict[tuple[SessionId, int], int] = {}
         """How often each id of a session runs as bulk: a client with a bug may use one twice."""
         self._submit = submit
@@ -84,7 +93,13 @@ class Gate:
         if size > self._bulk_bytes:
             ops = self._enter_bulk(share, ops, now)
         if ops.gets or ops.puts:
+            self._small_at = now
             self._carry_out(self._small.arrive(share, ops, now))
+
+    def look(self) -> None:
+        """Begin large values whose pause is over. To be called now and then while some wait."""
+        if self._bulk.waiting:
+            self._make_room_for_bulk(self._now_us())
 
     def refusal(self, share: Hashable, count: int) -> tuple[str, int] | None:
         """Return why nothing more of a share is let in, and for how many ms, if so.
@@ -105,9 +120,10 @@ class Gate:
             bulk = sum(1 for result in results if self._ends_bulk((session, result.id)))
             count -= bulk
             if bulk:
-                self._carry_out_bulk(self._bulk.done(bulk, now))
+                self._on_bulk_answered(bulk, now)
         if count:
             self._carry_out(self._small.done(count, now))
+            self.look()
 
     def leave(self, share: Hashable) -> None:
         """A client is gone: what waits of it is forgotten."""
@@ -123,7 +139,8 @@ class Gate:
         if not large:
             return ops
         small = [put for put in ops.puts if len(put.value) <= self._bulk_bytes]
-        self._carry_out_bulk(self._bulk.arrive(share, ClientOps(ops.session, (), large), now))
+        self._make_room_for_bulk(now)
+        self._carry_out_bulk(self._bulk.arrive(share, ClientOps(ops.session, (), large), now), now)
         return ClientOps(ops.session, ops.gets, small)
 
     def _carry_out(self, verdict: Verdict) -> None:
@@ -132,8 +149,23 @@ class Gate:
         for session, failure in verdict.refused:
             self._refuse(session, [failure])
 
-    def _carry_out_bulk(self, verdict: Verdict) -> None:
+    def _make_room_for_bulk(self, now: Instant) -> None:
+        """Let as many large values run as the small operations allow."""
+        if now - self._small_at >= _BESIDE_US and not self._small.running:
+            room = self._bulk_running
+        else:
+            room = 1 if now >= self._bulk_rests_until else 0
+        self._carry_out_bulk(self._bulk.resize(room, now), now)
+
+    def _on_bulk_answered(self, count: int, now: Instant) -> None:
+        self._bulk_rests_until = Instant(now + (now - self._bulk_began))
+        self._make_room_for_bulk(now)
+        self._carry_out_bulk(self._bulk.done(count, now), now)
+
+    def _carry_out_bulk(self, verdict: Verdict, now: Instant) -> None:
         running = self._running_bulk
+        if verdict.run:
+            self._bulk_began = now
         for ops in verdict.run:
             for put in ops.puts:
                 key = ops.session, put.id

@@ -41,6 +41,10 @@ class Bench:
         assert session == ME
         self.refused += [result for result in results if isinstance(result, Failure)]
 
+    def later(self, ms: int) -> None:
+        self.now = Instant(self.now + 1_000 * ms)
+        self.gate.look()
+
     def gets(self, *ids: int) -> None:
         ops = [get()._replace(id=op_id, deadline_us=TIMELY) for op_id in ids]
         self.gate.enter(ME, ClientOps(ME, ops, []), size=100)
@@ -50,6 +54,9 @@ class Bench:
             put()._replace(id=i, deadline_us=TIMELY) for i in beside
         ]
         self.gate.enter(ME, ClientOps(ME, [], puts), size=LARGE * len(ids))
+
+    def put_done(self, op_id: int) -> None:
+        self.gate.on_answered(ME, [PutResult(op_id, b"", (), 0)])
 
     def answer(self, *ids: int) -> None:
         self.gate.on_answered(ME, [GetResult(i, b"", b"", 0, 0, None) for i in ids])
@@ -73,10 +80,45 @@ def test_large_values_wait_among_themselves_and_hold_up_nothing_small() -> None:
     assert bench.begun == [1, 4, 5, 6, 7]
     bench.answer(4)
     assert bench.begun == [1, 4, 5, 6, 7], "a small answer makes no room for a large value"
-    bench.gate.on_answered(ME, [PutResult(1, b"", (), 0)])
+    bench.put_done(1)
+    bench.later(0)
     assert bench.begun == [1, 4, 5, 6, 7, 2]
     bench.gets(8)
     assert bench.begun[-1] == 8, "nor did the large one's answer count as a small one's"
+
+
+def test_alone_large_values_run_side_by_side() -> None:
+    bench = Bench(bulk_running=3)
+    bench.large(1, 2, 3, 4)
+    assert bench.begun == [1, 2, 3]
+    bench.put_done(2)
+    assert bench.begun == [1, 2, 3, 4]
+
+
+def test_beside_small_operations_large_values_run_one_by_one_with_as_long_a_pause() -> None:
+    bench = Bench(bulk_running=16)
+    bench.gets(1)
+    bench.large(11, 12, 13)
+    assert bench.begun == [1, 11]
+    bench.later(40)
+    bench.put_done(11)
+    bench.later(39)
+    assert bench.begun == [1, 11]
+    bench.later(1)
+    assert bench.begun == [1, 11, 12]
+    bench.later(10)
+    assert bench.begun == [1, 11, 12], "one is under way"
+
+
+def test_once_the_small_operations_are_over_the_large_ones_go_on_by_themselves() -> None:
+    bench = Bench(bulk_running=16)
+    bench.gets(1)
+    bench.large(11, 12, 13)
+    bench.answer(1)
+    bench.later(99)
+    assert bench.begun == [1, 11]
+    bench.later(1)
+    assert bench.begun == [1, 11, 12, 13]
 
 
 def test_one_id_used_twice_is_counted_twice() -> None:
@@ -84,6 +126,7 @@ def test_one_id_used_twice_is_counted_twice() -> None:
     bench.large(1, 1)
     bench.gets(1)
     bench.answer(1, 1, 1)
+    bench.later(100)
     bench.large(2, 3, 4)
     assert bench.begun == [1, 1, 1, 2, 3]
 
