@@ -10,7 +10,7 @@ Left out: the conversation (kvnode.core.exchange), what is compared when (kvnode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple, assert_never
 
@@ -123,10 +123,11 @@ class Runs:
 
     def on_down(self, peer: NodeNumber) -> None:
         """A peer is lost: nothing that was compared with it is completed."""
-        for name in [name for name in self._queue if name[0] == peer]:
-            del self._queue[name]
-        for run in [run for run in self._runs.values() if run.begun.peer == peer]:
-            self._end(run, is_complete=False)
+        self._drop([name for name in (*self._queue, *self._runs) if name[0] == peer])
+
+    def stop(self, partitions: Set[Partition]) -> None:
+        """Break off, or never begin, what is compared of these partitions."""
+        self._drop([name for name in (*self._queue, *self._runs) if name[1] in partitions])
 
     def on_tell(
         self, sender: NodeNumber, tell: TellHashes | TellKeys, now: Instant, out: Outbox
@@ -255,6 +256,13 @@ class Runs:
 
         for key, is_held in keys:
             self._mender.mend(key, run.begun.peer, on_mended, is_held=is_held)
+
+    def _drop(self, names: Sequence[tuple[NodeNumber, Partition]]) -> None:
+        for name in names:
+            if name in self._queue:
+                self._on_end(self._queue.pop(name), Tally(), False, self._now, self._out)
+            elif name in self._runs:
+                self._end(self._runs[name], is_complete=False)
 
     def _end(self, run: _Run, *, is_complete: bool) -> None:
         for request in [each for each, known in self._by_id.items() if known[0] == _name(run)]:

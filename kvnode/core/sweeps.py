@@ -15,7 +15,7 @@ Left out: exchanges (kvnode.core.runs), answers (kvnode.core.answering).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import assert_never
 
@@ -113,6 +113,12 @@ class Sweeps:
         for peer in self._peers.values():
             peer.next_at = min(peer.next_at, now)
         self._wakes_at = now
+
+    def stop(self, partitions: Set[Partition]) -> None:
+        """Break off what is compared of these partitions; the next sweep takes it up again."""
+        for peer in self._peers.values():
+            peer.left = deque(each for each in peer.left if each not in partitions)
+        self.runs.stop(partitions)
 
     def on_tell(self, sender: NodeNumber, tell: Tell, now: Instant, out: Outbox) -> None:
         """A peer answers."""

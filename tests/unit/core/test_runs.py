@@ -77,13 +77,22 @@ def test_what_is_never_answered_is_broken_off_and_makes_room() -> None:
     assert not any(ended.complete.values())
 
 
-def test_a_lost_peer_ends_what_runs_and_forgets_what_waits() -> None:
+def test_a_lost_peer_ends_what_runs_and_what_waits() -> None:
     ended = Ended()
     ended.time(0)
     ended.runs.on_down(2)
     assert ended.runs.under_way == 0
-    assert len(ended.complete) == 8
+    assert len(ended.complete) == 32  # told of each: progress has them all as under way
+    assert not any(ended.complete.values())
     assert ended.runs.next_wake() is None
+
+
+def test_stopping_some_partitions_leaves_the_others_alone() -> None:
+    ended = Ended()
+    ended.time(0)
+    ended.runs.stop({Partition(0), Partition(31)})
+    assert ended.complete == {0: False, 31: False}
+    assert ended.runs.under_way == 30
 
 
 def test_a_partition_is_known_to_be_under_way_from_the_queue_on() -> None:
