@@ -215,7 +215,13 @@ def rows_of(verdict: Verdict) -> list[tuple[str, str]]:
 
 
 def _plural(kind: Kind) -> str:
-    return "values from nowhere" if kind is Kind.UNKNOWN else f"{kind.value}s"
+    match kind:
+        case Kind.UNKNOWN:
+            return "values from nowhere"
+        case Kind.RESURFACED:
+            return "replaced siblings that came back"
+        case _:
+            return f"{kind.value}s"
 
 
 def _show(rows: Sequence[tuple[str, str]], verdict: Verdict, *, is_sound: bool) -> None:

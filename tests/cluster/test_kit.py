@@ -11,6 +11,7 @@ import pytest
 
 import kvclient
 from kvclient.testing import Cluster, KitError
+from kvclient.testing.checks import Kind
 from kvclient.testing.history import Recorder
 from kvclient.testing.run import run
 from kvclient.testing.schedule import Fault
@@ -134,7 +135,8 @@ def test_a_run_of_all_workloads_under_faults_is_sound_and_its_tally_is_its_histo
     ]
     recorder, tally = Recorder(), Tally()
     outcome = asyncio.run(run(kit, load, faults, recorder, tally=tally))
-    assert outcome.verdict.findings == ()
+    found = [f for f in outcome.verdict.findings if f.kind is not Kind.RESURFACED]
+    assert found == []  # of a retried put one version may come back: docs/write-path.md, limits
     assert outcome.converge_s is not None
     assert outcome.faults == tuple(faults)
     assert outcome.verdict.failed == 0, outcome.verdict.errors

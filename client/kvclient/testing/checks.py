@@ -13,6 +13,7 @@ of one. Then:
 - After the final mark, nobody reads what is covered by anything that was acknowledged or read; no
   acknowledged value is absent unless a delete may have removed it; and where siblings are kept,
   every write that was acknowledged or read is among them or covered by one of them.
+- No read returns siblings of which one covers another.
 - In a strict keyspace (no stand-ins, r + w > n, 2w > n), no read returns a write that had ended
   before another began which was acknowledged before the read began.
 - No read ever returns a write that was said to be not applied, or a value that nobody wrote.
@@ -47,6 +48,9 @@ class Kind(StrEnum):
     """A read returned what the reader, or in a strict keyspace anybody, had seen replaced."""
     PHANTOM = "visible not-applied write"
     """A write that was said to be nowhere was read."""
+    RESURFACED = "replaced sibling that came back"
+    """A read returned siblings of which one had replaced another: nothing is gone, but the replaced
+    one must be merged away again."""
     UNKNOWN = "value from nowhere"
     """A value that nobody had written by then was read."""
 
@@ -217,28 +221,40 @@ class _Key:
     def _on_read(self, read: Op) -> None:
         known, newest_acked = self._at_invoke.pop(read.op)
         is_final = read.invoked > self._final_at
-        found = [self._by_value.get(value) for value in read.values]
-        for value, write in zip(read.values, found, strict=True):
+        looked_up = [self._by_value.get(value) for value in read.values]
+        found = [write for write in looked_up if write is not None]
+        beside = self._covered_by(found)
+        for value, write in zip(read.values, looked_up, strict=True):
             if write is None or write.invoked > read.ended:
                 self._tell(Kind.UNKNOWN, read, None, f"{value} was read, which nobody had written")
             elif write.end == "not_applied":
                 self._tell(Kind.PHANTOM, read, write, f"{value} was read, which was not applied")
+            elif beside >> self._number[write.op] & 1:
+                text = f"{value} was read beside what had replaced it"
+                self._tell(Kind.RESURFACED, read, write, text)
             else:
                 self._judge(read, write, known, newest_acked, is_final=is_final)
         if is_final and self._keeps:
-            self._judge_siblings(read, [write for write in found if write is not None], known)
+            self._judge_siblings(read, found, known)
         elif not read.values:
             self._judge_absence(read, known, newest_acked, is_final=is_final)
-        self._remember(read, [write for write in found if write is not None])
-
-    def _remember(self, read: Op, found: Sequence[Op]) -> None:
-        covered = 0
-        for write in found:
-            number = self._number[write.op]
-            covered |= 1 << number | self._covers[number]
-        self._returned[read.op] = covered
+        self._returned[read.op] = self._with_covered(found)
         for write in found:
             self._learn(write, read.worker)
+
+    def _covered_by(self, writes: Iterable[Op]) -> int:
+        """Return what any of these covers."""
+        covered = 0
+        for write in writes:
+            covered |= self._covers[self._number[write.op]]
+        return covered
+
+    def _with_covered(self, writes: Sequence[Op]) -> int:
+        """Return these, and what any of them covers."""
+        there = self._covered_by(writes)
+        for write in writes:
+            there |= 1 << self._number[write.op]
+        return there
 
     # ---- judgement -----------------------------------------------------------------------------
 
@@ -284,10 +300,7 @@ class _Key:
 
     def _judge_siblings(self, read: Op, found: Sequence[Op], known: _Seen) -> None:
         """Whatever was known is returned, covered by what is, or deleted for all we know."""
-        there = 0
-        for write in found:
-            number = self._number[write.op]
-            there |= 1 << number | self._covers[number]
+        there = self._with_covered(found)
         for number in _members(known.writes & ~there):
             write = self._writes[number]
             deleted = any(self._covers[n] >> number & 1 for n in self._deletes)

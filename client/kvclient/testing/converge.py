@@ -1,7 +1,8 @@
 """Whether a cluster has converged: nothing differs between the owners of a key, and nothing will.
 
-Decides by asking the cluster where it can tell (`wait_converged`); else by reading every key of
-the run with an explanation, over and over, until all of its owners answer with the same versions.
+Decides by asking the cluster, where its nodes can tell (`AsyncClient.wait_converged`); else by
+reading every key of the run with an explanation, over and over, until all of its owners answer with
+the same versions.
 Such reads mend what differs, so the second way also brings about what it waits for; it sees no
 hints, and no keys that the run did not use.
 Tests: tests/unit/client/test_testing_converge.py.
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from kvclient.aio import AsyncClient
 from kvclient.errors import KVError
@@ -32,14 +32,21 @@ async def wait_converged(
     """Wait until nothing differs; return after how many seconds, or None at the time-out."""
     loop = asyncio.get_running_loop()
     began = loop.time()
-    # The one place to ask the cluster itself, once it has a way to tell.
-    ask: Any = getattr(client, "wait_converged", None)
     try:
         async with asyncio.timeout(timeout_s):
-            await (_read_until_equal(client, list(keys)) if ask is None else ask(timeout_s))
+            if await _can_tell(client):
+                await client.wait_converged(timeout_s)
+            else:
+                await _read_until_equal(client, list(keys))
     except (TimeoutError, KVError):
         return None
     return loop.time() - began
+
+
+async def _can_tell(client: AsyncClient) -> bool:
+    """Tell whether nodes know what keeps them from rest: they do not, in their first versions."""
+    found = await client.convergence()
+    return len(found.silent) < len(client.topology.members)
 
 
 async def _read_until_equal(client: AsyncClient, keys: list[Key]) -> None:

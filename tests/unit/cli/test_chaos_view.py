@@ -152,6 +152,7 @@ def test_a_sound_outcome_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         "zombies\t0",
         "stale reads\t0",
         "visible not-applied writes\t0",
+        "replaced siblings that came back\t0",
         "values from nowhere\t0",
         "converged\t0.42 s after the last fault",
         "seed\t42",
@@ -178,5 +179,6 @@ def test_findings_are_told_escaped_and_not_without_end(
         r"lost acknowledged write: default/k\x1b[2J, operation 7: 3.1 was read after operation 3"
     )
     assert said[:2] == [
-        "operations                   1,236", "failed                       2 (2 Uncertain)",
+        "operations                         1,236",
+        "failed                             2 (2 Uncertain)",
     ]  # fmt: skip

@@ -223,6 +223,27 @@ def test_what_was_read_must_not_vanish_though_its_write_was_uncertain() -> None:
     assert story.kinds() == [Kind.LOST]
 
 
+def test_a_replaced_sibling_beside_its_successor_is_told_and_nothing_is_lost() -> None:
+    story = Story("kept")
+    story.put("1")
+    seen = story.get("1")
+    story.put("2", context=seen)
+    story.get("1", "2", worker=5)
+    story.final("2", "1")
+    assert story.kinds() == [Kind.RESURFACED] * 2
+    assert [finding.because for finding in story.verdict().findings] == [0, 0]
+
+
+def test_a_replaced_sibling_without_its_successor_means_that_this_is_lost() -> None:
+    story = Story("kept")
+    story.put("1")
+    seen = story.get("1")
+    story.put("2", context=seen)
+    story.put("3", worker=1, context=seen)
+    story.final("1", "3")
+    assert sorted(story.kinds()) == [Kind.LOST, Kind.RESURFACED]
+
+
 # --- a zombie -------------------------------------------------------------------------------------
 
 

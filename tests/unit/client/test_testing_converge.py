@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from kvclient import errors
+from kvclient.convergence import Convergence
 from kvclient.results import Explain, Record, ReplicaReport
 from kvclient.testing import converge
 from kvclient.testing.converge import agree, wait_converged
 
+IDS = ("n1", "n2", "n3")
 KEYS = [("default", "a"), ("default", "b")]
 
 
@@ -43,11 +45,19 @@ def test_owners_agree_if_all_have_answered_the_same(
 class Client:
     """Answers each read of a key with the next of its answers, the last one for good."""
 
-    topology = SimpleNamespace(keyspaces={"default": SimpleNamespace(n=3)})
+    topology = SimpleNamespace(keyspaces={"default": SimpleNamespace(n=3)}, members=IDS)
 
-    def __init__(self, **answers: list[object]) -> None:
+    def __init__(self, *, silent: tuple[str, ...] = IDS, **answers: list[object]) -> None:
+        self.silent = silent
         self.answers = answers
         self.asked: list[str] = []
+        self.waited: list[float] = []
+
+    async def convergence(self) -> Convergence:
+        return Convergence(silent=self.silent)
+
+    async def wait_converged(self, timeout: float) -> None:  # noqa: ASYNC109 (likewise)
+        self.waited.append(timeout)
 
     def keyspace(self, name: str) -> Client:
         return self
@@ -83,13 +93,8 @@ def test_what_never_agrees_has_not_converged() -> None:
     assert asyncio.run(wait_converged(client, KEYS, 0.05)) is None  # type: ignore[arg-type]
 
 
-def test_a_cluster_that_can_tell_is_asked_instead() -> None:
-    client = Client(a=[OTHER], b=[OTHER])
-    asked: list[float] = []
-
-    async def ask(timeout_s: float) -> None:
-        asked.append(timeout_s)
-
-    client.wait_converged = ask  # type: ignore[attr-defined]
+@pytest.mark.parametrize("silent", [(), ("n2",)])
+def test_nodes_that_can_tell_are_asked_instead(silent: tuple[str, ...]) -> None:
+    client = Client(silent=silent, a=[OTHER], b=[OTHER])
     assert asyncio.run(wait_converged(client, KEYS, 7.0)) is not None  # type: ignore[arg-type]
-    assert (asked, client.asked) == ([7.0], [])
+    assert (client.waited, client.asked) == ([7.0], [])
