@@ -104,8 +104,8 @@ class Limits:
         unit="ms",
         low=1,
         high=60_000,
-        doc="A read whose chosen replicas have not answered by then asks the others too. Lower: "
-        "less tail latency, more load.",
+        doc="A read asks one more owner when those it asked take longer than usual, and after this "
+        "long in any case, if `hedge_share` allows it. Lower: less tail latency, more load.",
     )
     hedge_share: float = _limit(
         0.05,
@@ -251,9 +251,8 @@ class Limits:
         unit="ms",
         low=10,
         high=60_000,
-        doc="A peer that owes answers and has been silent for this long is suspected: what it owes "
-        "is asked of others at once. More on a link that is usually late, `silence_ms` at most. "
-        "Lower: short pauses cost less, and more requests are sent twice.",
+        doc="A peer that owes answers and says nothing for this long (more on a link that is often "
+        "late) is gone around at once. Lower: pauses cost less, more requests are sent twice.",
     )
     reconnect_ms: int = _limit(
         200,

@@ -17,6 +17,7 @@ from typing import assert_never
 from kvnode.core.bounds import Limits
 from kvnode.core.context import seal_context
 from kvnode.core.explain import answer
+from kvnode.core.hedge import Hedging
 from kvnode.core.keys import StorageKey
 from kvnode.core.messages import (
     ClientGet,
@@ -50,6 +51,7 @@ class Coordinator:
 
     __slots__ = (
         "_cluster_key",
+        "_hedging",
         "_limits",
         "_ops",
         "_own_reads",
@@ -72,6 +74,7 @@ class Coordinator:
         self._cluster_key = cluster_key
         self._ops = Operations(replica, first_id=first_id)
         self._writes = Writes(self._ops, replica, stand_in, limits, cluster_key=cluster_key)
+        self._hedging = Hedging(limits)
         self._own_reads: list[ReplicaRead] = []
         self.clock_is_off = False
         """This node's clock differs too far from most of its peers': it coordinates nothing."""
@@ -90,6 +93,11 @@ class Coordinator:
     def suspects(self) -> set[NodeNumber]:
         """Those of the reachable that have been silent for too long."""
         return self._ops.suspects
+
+    @property
+    def hedges(self) -> int:
+        """Extra requests that reads have sent because owners were later than usual."""
+        return self._hedging.spent
 
     def begin(self, out: Outbox, now: Instant, wall_ms: int) -> None:
         """Start a turn."""
@@ -134,6 +142,7 @@ class Coordinator:
             patience=self._limits,
         )
         ops.table[op.id] = op
+        self._hedging.earn()
         op.start(self)
 
     def on_put(self, origin: int, request: ClientPut) -> None:
@@ -157,6 +166,8 @@ class Coordinator:
         """A node said what it holds."""
         op = self._ops.table.get(reply.id)
         if isinstance(op, ReadOp):
+            if len(op.asked) <= op.request.r:  # else nobody knows when this one was asked
+                self._hedging.note(node, self._ops.now - op.started_us)
             op.on_reply(node, reply, self._ops.now, self)
 
     def on_forward_reply(self, node: NodeNumber, reply: PutResult | Failure) -> None:
@@ -195,6 +206,7 @@ class Coordinator:
         """What is unanswered by this node will stay so. Costs a walk over all operations."""
         self._ops.reachable.discard(node)
         self._ops.suspects.discard(node)
+        self._hedging.forget(node)
         for op_id, op in self._awaiting(node):
             match op:
                 case ReadOp():
@@ -247,6 +259,14 @@ class Coordinator:
     def is_suspect(self, node: NodeNumber) -> bool:
         """Say whether a node has been silent for too long."""
         return node in self._ops.suspects
+
+    def patience_us(self, op: ReadOp) -> int:
+        """Return how long owners like these usually take."""
+        return self._hedging.patience_us(op.owners)
+
+    def pay_for_one_more(self) -> bool:
+        """Take the price of an extra request from what reads have earned."""
+        return self._hedging.spend()
 
     def wake(self, op: ReadOp, at: Instant) -> None:
         """Call the read no earlier than `at`."""

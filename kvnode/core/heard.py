@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvnode.core.keys import StorageKey
-from kvnode.core.messages import NodeNumber, ReplicaReadReply, Status
+from kvnode.core.messages import NodeNumber, ReplicaReadReply, ReplyReport, Status
 from kvnode.core.record import DamagedRecord, Encoded, core_of, decode, encode
 from kvnode.core.versions import EMPTY, Record, sync, take_over
 
@@ -107,6 +107,14 @@ class Heard:
     def covers_watermark(self) -> bool:
         """Say whether an owner has seen all of the request's watermark."""
         return any(reply.covers for reply in self.replies.values())
+
+    def report(self, node: NodeNumber, waited_us: int) -> ReplyReport:
+        """Return what a node answered and when; `waited_us` is how long that took so far."""
+        after = self.at.get(node, waited_us)
+        if reply := self.replies.get(node):
+            answer = "record" if reply.record else "absent"
+            return ReplyReport(node, answer, after)
+        return ReplyReport(node, self.failed.get(node, "pending"), after)
 
     def _decoded(self, node: NodeNumber, data: Encoded) -> Record:
         try:

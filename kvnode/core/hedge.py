@@ -1,10 +1,10 @@
 """When a read asks one more owner because those it asked are slow, and how often it may.
 
 Each owner has a usual latency, which 97 of 100 of its answers keep within. A read that waits longer
-than its slowest asked owner usually takes asks one more; each such request is paid from a bucket
-that gains `hedge_share` with every read. So hedges cost at most that share more requests, also when
-everything is slow: then they would only make it slower (Dean and Barroso's tail at scale, with the
-budget that keeps it from feeding on itself).
+than is usual for the middle one of its owners asks one more, so one slow owner among three is not
+waited for; each such request is paid from a bucket that gains `hedge_share` with every read. Hedges
+cost at most that share more requests, also when everything is slow: then more of them would only
+make it slower.
 
 Laws: what was spent never exceeds what reads have earned, plus the one that a fresh bucket holds;
 patience lies between 5 ms and `widen_after_ms`; nothing is kept for each request.
@@ -15,7 +15,7 @@ whose requests are sent elsewhere whatever the budget says (kvnode.core.liveness
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from kvnode.core.bounds import Limits
 from kvnode.core.messages import NodeNumber
@@ -34,13 +34,15 @@ _SAVINGS_MOST = 64.0
 class Hedging:
     """Usual latencies of the owners that a coordinator asks, and its budget for extra requests."""
 
-    __slots__ = ("_patience_most_us", "_savings", "_share", "_usual_us")
+    __slots__ = ("_patience_most_us", "_savings", "_share", "_usual_us", "spent")
 
     def __init__(self, limits: Limits) -> None:
         self._share = limits.hedge_share
         self._patience_most_us = 1_000 * limits.widen_after_ms
         self._savings = 1.0 if limits.hedge_share else 0.0
         self._usual_us: dict[NodeNumber, float] = {}
+        self.spent = 0
+        """Extra requests so far."""
 
     def earn(self) -> None:
         """A read begins: it brings its share."""
@@ -51,6 +53,7 @@ class Hedging:
         if self._savings < 1.0:
             return False
         self._savings -= 1.0
+        self.spent += 1
         return True
 
     def note(self, node: NodeNumber, latency_us: int) -> None:
@@ -71,8 +74,9 @@ class Hedging:
         """Return an owner's usual latency, µs; None: not known."""
         return self._usual_us.get(node)
 
-    def patience_us(self, nodes: Iterable[NodeNumber]) -> int:
-        """Return how long to wait for all of these before one more is asked, µs."""
-        most, usual = self._patience_most_us, self._usual_us
-        slowest = max((usual.get(node, most) for node in nodes), default=most)
-        return int(min(max(slowest, _PATIENCE_LEAST_US), most))
+    def patience_us(self, owners: Sequence[NodeNumber]) -> int:
+        """Return how long a read of these owners waits before it asks one more, µs."""
+        most, known = self._patience_most_us, self._usual_us
+        usual = sorted([known.get(owner, most) for owner in owners])
+        middle = usual[(len(usual) - 1) // 2]
+        return int(min(max(middle, _PATIENCE_LEAST_US), most))

@@ -33,7 +33,6 @@ from kvnode.core.messages import (
     Outcome,
     ReplicaReadReply,
     ReplicaWriteReply,
-    ReplyReport,
     Status,
 )
 from kvnode.core.record import Encoded, encode, fits
@@ -60,6 +59,12 @@ class ReadEffects(Protocol):
 
     def is_suspect(self, node: NodeNumber) -> bool:
         """Say whether a node has been silent for too long."""
+
+    def patience_us(self, op: ReadOp) -> int:
+        """Return how long to wait before one more is asked."""
+
+    def pay_for_one_more(self) -> bool:
+        """Take the price of an extra request; returns whether it was there."""
 
     def wake(self, op: ReadOp, at: Instant) -> None:
         """Call `on_wake` no earlier than `at`."""
@@ -154,9 +159,9 @@ class ReadOp:
             self._fail(fx, ErrorCode.UNAVAILABLE, "too few owners can be reached", self.started_us)
             return
         self._ask(fx, len(self._reachable) if self._waits_for_all else self.request.r)
-        patience_us = self._patience.widen_after_ms * 1_000
-        self._phase_ends_us = Instant(self.started_us + patience_us)
-        fx.wake(self, min(self._phase_ends_us, self.request.deadline_us))
+        widen_us = 1_000 * self._patience.widen_after_ms
+        patience_us = widen_us if self._waits_for_all else fx.patience_us(self)
+        self._wait_until(self.started_us + patience_us, fx)
         for node in self.asked[:]:
             if fx.is_suspect(node):
                 self.on_silent(node, self.started_us, fx)
@@ -219,9 +224,7 @@ class ReadOp:
             self._give_up(now, fx)
         else:
             self._waits_for_all = False
-            self._ask_owners(fx)
-            self._phase_ends_us = self.request.deadline_us
-            fx.wake(self, self.request.deadline_us)
+            self._hedge(now, fx)
             self._evaluate(now, fx)
 
     def silent(self) -> list[NodeNumber]:
@@ -269,10 +272,8 @@ class ReadOp:
         """Concurrent versions: all n owners are asked before anything is decided."""
         self.phase = Phase.VOTING
         self._ask_owners(fx)
-        ends = now + self._patience.conflict_wait_ms * 1_000
-        self._phase_ends_us = Instant(min(ends, self.request.deadline_us))
         if self.silent():
-            fx.wake(self, self._phase_ends_us)
+            self._wait_until(now + self._patience.conflict_wait_ms * 1_000, fx)
         else:
             self._decide(now, fx)
 
@@ -313,9 +314,7 @@ class ReadOp:
         self.phase = Phase.MENDING
         for node in stale[:]:
             fx.mend(self, node, state)
-        ends = now + self._patience.repair_wait_ms * 1_000
-        self._phase_ends_us = Instant(min(ends, self.request.deadline_us))
-        fx.wake(self, self._phase_ends_us)
+        self._wait_until(now + self._patience.repair_wait_ms * 1_000, fx)
 
     def _answer_if_mended(self, fx: ReadEffects) -> None:
         if self.phase is Phase.MENDING and not self._mending:
@@ -360,6 +359,17 @@ class ReadOp:
         else:
             self._fail(fx, ErrorCode.UNAVAILABLE, "too few owners can be believed", now)
 
+    def _hedge(self, now: Instant, fx: ReadEffects) -> None:
+        """Those who were asked are later than usual: ask one more owner, if it is paid for."""
+        fresh = [n for n in self._fresh() if n in self.owners and not fx.is_suspect(n)]
+        more = len(fresh) - self._ask(fx, 1) if fresh and fx.pay_for_one_more() else len(fresh)
+        widen_us = 1_000 * self._patience.widen_after_ms
+        self._wait_until(now + widen_us if more else self.request.deadline_us, fx)
+
+    def _wait_until(self, at: int, fx: ReadEffects) -> None:
+        self._phase_ends_us = Instant(min(at, self.request.deadline_us))
+        fx.wake(self, self._phase_ends_us)
+
     def _think_of_stand_ins(self, fx: ReadEffects) -> None:
         if self._may_stand_in:
             self._may_stand_in = False
@@ -385,12 +395,6 @@ class ReadOp:
         self.phase = Phase.DONE
         text = f"{self.heard.believed} of {self.request.r} owners answered: {why}"
         stand_ins = [node for node in self.asked if node not in self.owners]
-        replies = tuple(self._reply_of(node, now) for node in (*self.owners, *stand_ins))
+        waited = now - self.started_us
+        replies = tuple(self.heard.report(node, waited) for node in (*self.owners, *stand_ins))
         fx.fail(self, Failure(self.request.id, code, Outcome.NONE, text, 0, replies))
-
-    def _reply_of(self, node: NodeNumber, now: Instant) -> ReplyReport:
-        after = self.heard.at.get(node, now - self.started_us)
-        if reply := self.heard.replies.get(node):
-            answer = "record" if reply.record else "absent"
-            return ReplyReport(node, answer, after)
-        return ReplyReport(node, self.heard.failed.get(node, "pending"), after)

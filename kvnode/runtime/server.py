@@ -313,6 +313,7 @@ class Server:
         gate = self._clients.gate
         yield "gauge", "operations_waiting", "Clients' operations that wait.", gate.waiting
         yield "counter", "operations_refused", "Clients' operations refused by load.", gate.refused
+        yield "counter", "hedges", "Extra requests for late owners.", node.coordinator.hedges
         yield "counter", "turns", "Turns of the core.", pump.turns
         yield "counter", "events", "Events that turns took.", pump.events
         yield "counter", "writes", "Write batches given to the store.", self._engine.written

@@ -703,6 +703,36 @@ def test_every_read_is_answered_by_its_deadline() -> None:
     assert desk.desk.in_flight == 0
 
 
+def test_a_read_that_is_later_than_usual_asks_one_more_and_answers_without_the_slow_one() -> None:
+    desk = Desk()
+    [slow, other] = [node for node in OWNERS if node != ME]
+    for number in range(1, 9):  # what is usual
+        desk.get()
+        desk.hear_read(slow, STATE, op_id=FIRST_ID + number)
+        desk.hear_write(ME, op_id=FIRST_ID + number)
+    desk.get()
+    desk.wait(2_000)
+    assert desk.out.peers == {}
+    desk.wait(10_000)
+    assert list(desk.out.peers) == [other]
+    desk.hear_read(other, STATE, op_id=FIRST_ID + 9)
+    desk.hear_write(ME, op_id=FIRST_ID + 9)
+    assert desk.value().value == b"b1"
+
+
+def test_slow_owners_cost_no_more_than_a_share_of_all_reads() -> None:
+    desk, asked = Desk(), 0
+    for number in range(1_000):
+        start = 200_000 * number
+        desk.get(at(start), deadline_us=at(start + 150_000))
+        desk.wait(start + 120_000)  # nobody has answered: one more is asked, if that is paid for
+        asked += len(desk.out.peers)
+        desk.wait(start + 190_000)
+    assert 45 <= asked <= 1_000 * desk.limits.hedge_share + 1
+    assert desk.desk.hedges == asked
+    assert desk.desk.in_flight == 0
+
+
 # ---- ids ----------------------------------------------------------------------------------------
 
 

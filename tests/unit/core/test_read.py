@@ -65,6 +65,8 @@ class Effects:
     others: Sequence[NodeNumber] = ()
     """Stand-ins."""
     suspects: Sequence[NodeNumber] = ()
+    usual_us: int = WIDEN_US
+    budget: int = 99
 
     def ask(self, op: ReadOp, node: NodeNumber) -> None:
         self.asked.append(node)
@@ -80,6 +82,13 @@ class Effects:
 
     def is_suspect(self, node: NodeNumber) -> bool:
         return node in self.suspects
+
+    def patience_us(self, op: ReadOp) -> int:
+        return self.usual_us
+
+    def pay_for_one_more(self) -> bool:
+        self.budget -= 1
+        return self.budget >= 0
 
     def finish(self, op: ReadOp, decision: Decision, merged: Record) -> None:
         self.answers.append((decision, merged))
@@ -119,9 +128,12 @@ class Reading:
         owners: Sequence[NodeNumber] = (1, 2, 3),
         reachable: Sequence[NodeNumber] | None = None,
         limits: Limits = LIMITS,
+        usual_us: int = WIDEN_US,
+        budget: int = 99,
+        suspects: Sequence[NodeNumber] = (),
         **request: object,
     ) -> None:
-        self.fx = Effects()
+        self.fx = Effects(usual_us=usual_us, budget=budget, suspects=suspects)
         self.op = ReadOp(
             40,
             get(**request),
@@ -623,15 +635,46 @@ def test_a_reply_from_an_owner_taken_for_lost_counts() -> None:
 # ---- time ---------------------------------------------------------------------------------------
 
 
-def test_silence_widens_the_read_to_all_owners() -> None:
-    read = Reading()
-    assert read.fx.wakes == [WIDEN_US]
-    read.wake(WIDEN_US)
+def test_owners_that_are_later_than_usual_are_not_waited_for() -> None:
+    read = Reading(usual_us=7_000)
+    assert read.fx.wakes == [7_000]
+    read.wake(7_000)
     assert read.fx.asked == [1, 2, 3]
     assert read.fx.wakes[-1] == DEADLINE_US
     read.hear(3, OLD)
     read.hear(2, OLD)
     assert read.fx.value == b"a1"
+
+
+def test_one_more_owner_is_asked_at_a_time() -> None:
+    read = Reading(owners=(1, 2, 3, 4), usual_us=7_000)
+    read.wake(7_000)
+    assert read.fx.asked == [1, 2, 3]
+    assert read.fx.wakes[-1] == 7_000 + WIDEN_US
+    read.wake(7_000 + WIDEN_US)
+    assert read.fx.asked == [1, 2, 3, 4]
+
+
+def test_an_owner_that_cannot_be_paid_for_is_asked_when_it_can() -> None:
+    read = Reading(usual_us=7_000, budget=0)
+    read.wake(7_000)
+    assert read.fx.asked == [1, 2]
+    assert read.fx.wakes[-1] == 7_000 + WIDEN_US
+    read.fx.budget = 1
+    read.wake(7_000 + WIDEN_US)
+    assert read.fx.asked == [1, 2, 3]
+
+
+def test_nothing_is_spent_when_there_is_nobody_to_ask() -> None:
+    read = Reading(usual_us=7_000, budget=5, r=3)
+    read.wake(7_000)
+    assert (read.fx.asked, read.fx.budget) == ([1, 2, 3], 5)
+
+
+def test_nothing_is_spent_on_a_silent_owner() -> None:
+    read = Reading(usual_us=7_000, budget=5, suspects=(3,))
+    read.wake(7_000)
+    assert (read.fx.asked, read.fx.budget) == ([1, 2], 5)
 
 
 def test_an_early_wake_waits_on() -> None:
