@@ -31,6 +31,7 @@ from kvnode.storage.folder import DataFolder
 from kvnode.storage.port import Engine, ReadFailure, StorageDamaged
 from kvnode.storage.rebuild import finish_rebuild, old_store, rebuild
 from kvnode.storage.rocks import Tuning
+from kvnode.storage.tail import torn_end
 from kvproto import kv_pb2
 
 log = logging.getLogger(__name__)
@@ -88,6 +89,9 @@ def prepare_store(folder: DataFolder, tuning: Tuning) -> None:
     """Have the store in a state in which it may be opened."""
     store = folder.store_path
     finish_rebuild(store)
+    if (torn := torn_end(store)) is not None:
+        # Nothing in it was acknowledged: no reason for doubt.
+        log.warning("log_torn file=%s dropped_bytes=%d", torn.log, torn.dropped)
     if wrong := folder.break_seal():
         log.error("alarm store_changed what=%s", wrong)
         store.mkdir(exist_ok=True)

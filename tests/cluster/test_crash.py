@@ -18,6 +18,7 @@ from tests.support.load import Writers, acked_by, missing_on
 from tests.support.nodes import Nodes
 from tests.support.powercut import cut_power
 from tests.support.scale import scaled
+from tests.support.stores import flip_bit, newest
 
 Cluster = Callable[..., Nodes]
 
@@ -86,3 +87,53 @@ def test_a_node_that_does_not_sync_is_caught_by_a_power_cut_and_not_by_a_kill(
         assert missing_on(nodes.store(name), promised) == []
         cut_power(nodes.store(name), journal_of(nodes.node(name).folder))
         assert len(missing_on(nodes.store(name), promised)) == len(promised) > 0
+
+
+# ---- row 21: the end of a log, and its middle --------------------------------------------------
+
+_TORN = (200).to_bytes(2, "little").join((b"csum", b"\x01" + bytes(50)))
+"""The first part of a log record that says it has 200 bytes."""
+
+
+def filled_and_killed(cluster: Cluster) -> tuple[Nodes, dict[str, bytes]]:
+    """Give nodes of which n3 died with everything in its log; and what they hold."""
+    nodes = cluster()
+    written = {f"key{number}": b"value %d" % number * 20 for number in range(300)}
+    pairs = list(written.items())
+    with nodes.client() as client:
+        for start in range(0, len(pairs), 10):  # not all in one record of the log
+            client.put_many(dict(pairs[start : start + 10]))
+    nodes.kill("n3")
+    return nodes, written
+
+
+def check_there(nodes: Nodes, written: dict[str, bytes]) -> None:
+    with nodes.client("n3") as client:
+        for r in (1, 2):
+            assert client.get_many(written, r=r) == list(written.values())
+
+
+def test_a_torn_end_of_the_log_is_dropped_and_told_and_raises_no_doubt(cluster: Cluster) -> None:
+    nodes, written = filled_and_killed(cluster)
+    log = newest(nodes.store("n3"), "*.log")
+    with log.open("ab") as file:
+        file.write(_TORN)
+    nodes.start("n3")
+    nodes.wait_linked()
+    assert f"log_torn file={log.name} dropped_bytes={len(_TORN)}" in nodes.log("n3")
+    assert nodes.status("n3").state == "up"
+    check_there(nodes, written)
+
+
+def test_after_a_bit_flips_inside_a_synced_log_nothing_is_silently_gone(cluster: Cluster) -> None:
+    nodes, written = filled_and_killed(cluster)
+    log = newest(nodes.store("n3"), "*.log")
+    flip_bit(log, log.stat().st_size // 2)
+    lost = len(missing_on(nodes.store("n3"), {key.encode(): v for key, v in written.items()}))
+    assert 0 < lost < len(written), "the flip cost nothing, or everything"
+    nodes.start("n3")
+    nodes.wait_linked()
+    assert "store_damaged what=Corruption" in nodes.log("n3")
+    assert f"{log.name} (" in nodes.log("n3")
+    assert nodes.status("n3").state == "unproven"
+    check_there(nodes, written)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -55,6 +55,27 @@ def make_log(path: Path, writes: int, *, value: bytes = b"v" * 100) -> Path:
             put(engine, (key(number), value))
             engine.flush()
     return newest(path, "*.log")
+
+
+def copy_live(path: Path) -> Path:
+    """Copy a store that is open, as a kill would leave it."""
+    copy = path.parent / "copy"
+    copy.mkdir()
+    # In order: logs, tables, then the manifest that names them.
+    for file in sorted(path.iterdir()):
+        with suppress(FileNotFoundError):  # a log whose tables are written is dropped
+            (copy / file.name).write_bytes(file.read_bytes())
+    return copy
+
+
+def copy_of_live_log(path: Path, *, writes: int, value: bytes = b"v" * 100) -> Path:
+    """Return the log of a copy of a store whose `writes` records are in the log alone."""
+    with opened(path) as engine:
+        for number in range(writes):
+            put(engine, (key(number), value))
+        engine.flush()
+        copy = copy_live(path)
+    return newest(copy, "*.log")
 
 
 def make_table(path: Path, count: int) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,10 +16,11 @@ from kvnode.storage.rocks import Tuning
 from tests.support import syncfault
 from tests.support.stores import (
     COUNT,
+    copy_live,
+    copy_of_live_log,
     flip_bit,
     key,
     make_table,
-    newest,
     opened,
     put,
     records,
@@ -48,7 +48,7 @@ def _open_in_mode(path: Path, mode: rocksdict.DBRecoveryMode | None) -> int:
 
 
 def test_a_bit_flipped_inside_a_synced_log_is_loud_and_keeps_what_precedes_it(path: Path) -> None:
-    log = _copy_of_live_log(path, writes=100)
+    log = copy_of_live_log(path, writes=100)
     flip_bit(log, log.stat().st_size // 2)
     with opened(log.parent) as engine:
         left = records(engine)
@@ -60,7 +60,7 @@ def test_a_bit_flipped_inside_a_synced_log_is_loud_and_keeps_what_precedes_it(pa
 
 
 def test_damage_is_told_at_every_opening_until_it_is_forgotten(path: Path) -> None:
-    log = _copy_of_live_log(path, writes=10)
+    log = copy_of_live_log(path, writes=10)
     flip_bit(log, log.stat().st_size // 2)
     with opened(log.parent) as engine:
         told = engine.damage
@@ -75,7 +75,7 @@ def test_damage_is_told_at_every_opening_until_it_is_forgotten(path: Path) -> No
 
 
 def test_the_default_mode_opens_a_damaged_log_without_a_word(path: Path) -> None:
-    log = _copy_of_live_log(path, writes=100)
+    log = copy_of_live_log(path, writes=100)
     flip_bit(log, log.stat().st_size // 2)
     with pytest.raises(Exception, match=r"^Corruption"):
         _open_in_mode(log.parent, rocksdict.DBRecoveryMode.tolerate_corrupted_tail_records())
@@ -83,7 +83,7 @@ def test_the_default_mode_opens_a_damaged_log_without_a_word(path: Path) -> None
 
 
 def test_a_log_cut_anywhere_in_its_last_record_opens_quietly_without_it(path: Path) -> None:
-    log = _copy_of_live_log(path, writes=4, value=b"v")
+    log = copy_of_live_log(path, writes=4, value=b"v")
     content = log.read_bytes()
     record = len(content) // 4
     for cut in range(len(content) - record, len(content)):
@@ -96,7 +96,7 @@ def test_a_log_cut_anywhere_in_its_last_record_opens_quietly_without_it(path: Pa
 
 
 def test_a_large_record_cut_at_the_edge_of_a_log_block_opens_quietly_without_it(path: Path) -> None:
-    log = _copy_of_live_log(path, writes=2, value=b"v" * 100_000)
+    log = copy_of_live_log(path, writes=2, value=b"v" * 100_000)
     content = log.read_bytes()
     block = 32_768
     edges = [block * number for number in range(4, len(content) // block + 1)]
@@ -111,7 +111,7 @@ def test_a_large_record_cut_at_the_edge_of_a_log_block_opens_quietly_without_it(
 
 def test_a_bad_last_record_is_loud_and_loses_only_itself(path: Path) -> None:
     # It may be a torn write or a synced one: nobody can tell, so it counts as damage.
-    log = _copy_of_live_log(path, writes=10)
+    log = copy_of_live_log(path, writes=10)
     flip_bit(log, log.stat().st_size - 10)
     with opened(log.parent) as engine:
         assert len(engine.damage) == 1
@@ -130,7 +130,7 @@ def test_no_family_is_ahead_of_another_after_a_damaged_log(path: Path) -> None:
     store = engine._store
     # One memtable is full; the thread that writes it out is RocksDB's own.
     wait_until(lambda: store._property(Family.RECORDS, "rocksdb.num-files-at-level0") == 1)
-    copy = _copy(path)
+    copy = copy_live(path)
     engine.close(clean=False)
     for log in copy.glob("*.log"):
         flip_bit(log, log.stat().st_size // 2)
@@ -139,26 +139,6 @@ def test_no_family_is_ahead_of_another_after_a_damaged_log(path: Path) -> None:
         floors = engine.scan(Family.FLOORS, b"", None, 1_000)
         assert 40 < len(floors) < 60
         assert [name for name, _ in floors] == sorted(records(engine))
-
-
-def _copy(path: Path) -> Path:
-    copy = path.parent / "copy"
-    copy.mkdir()
-    # In order: logs, tables, then the manifest that names them.
-    for file in sorted(path.iterdir()):
-        with suppress(FileNotFoundError):  # a log whose tables are written is dropped
-            (copy / file.name).write_bytes(file.read_bytes())
-    return copy
-
-
-def _copy_of_live_log(path: Path, *, writes: int, value: bytes = b"v" * 100) -> Path:
-    """Return the log of a copy of a store whose `writes` records are in the log alone."""
-    with opened(path) as engine:
-        for number in range(writes):
-            put(engine, (key(number), value))
-        engine.flush()
-        copy = _copy(path)
-    return newest(copy, "*.log")
 
 
 # --- damaged tables -------------------------------------------------------------------------------
