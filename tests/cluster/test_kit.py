@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ from kvclient.testing.history import Recorder
 from kvclient.testing.run import run
 from kvclient.testing.schedule import Fault
 from kvclient.testing.workloads import KEYSPACES, WORKLOADS, Load, Tally
-from tests.support.nodes import until
+from tests.support.nodes import environment, until
 
 WITHIN_S = 10.0
 
@@ -67,6 +69,15 @@ def test_a_paused_node_answers_nothing_and_a_resumed_one_does(kit: Cluster) -> N
         assert db.status(timeout=0.3)["n3"] is None
         kit.resume("n3")
         assert db.status(timeout=WITHIN_S)["n3"] is not None
+
+
+def test_a_metric_is_read_and_a_wrong_one_or_a_dead_node_is_told(kit: Cluster) -> None:
+    assert kit.metric("n1", "operations") >= 0
+    with pytest.raises(KitError, match="no metric 'luck'"):
+        kit.metric("n1", "luck")
+    kit.kill("n2")
+    with pytest.raises(KitError, match="n2 does not answer"):
+        kit.metric("n2", "operations")
 
 
 def test_a_partition_parts_nodes_and_healing_links_them_again(kit: Cluster) -> None:
@@ -194,3 +205,31 @@ def test_a_cluster_whose_nodes_die_at_once_is_refused_with_their_words(tmp_path:
         pytest.fail("it cannot have started")
     assert cluster.running == ()
     assert (tmp_path / "cluster.toml").exists()  # what a caller named stays
+
+
+FAILING = """
+def test_that_fails(kvcluster):
+    with kvcluster.client() as db:
+        db.put("k", b"v")
+    assert kvcluster.ids == ("n2",)
+"""
+
+
+def test_the_plugin_gives_a_cluster_and_shows_the_logs_of_a_test_that_fails(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["kvclient.testing.fixture"]\n')
+    marked = "import pytest\n@pytest.mark.kvcluster(nodes=1)" + FAILING
+    (tmp_path / "test_it.py").write_text(marked)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--strict-markers", "-p", "no:cacheprovider"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "1 failed" in done.stdout, done.stdout + done.stderr
+    assert "AssertionError: assert ('n1',) == ('n2',)" in done.stdout
+    assert "log of n1" in done.stdout
+    assert " INFO " in done.stdout.partition("log of n1")[2]

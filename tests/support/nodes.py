@@ -3,6 +3,8 @@
 Decides where a test's cluster lives and how a test waits for it. Laws: no two clusters of one run
 share a port, also after their nodes have died; waiting is polling a condition until a deadline,
 whose passing fails the test; what was started is killed, whatever happened in between.
+They are started by the product's own launcher, pid files and all, which is tested thereby and which
+kvclient.testing must not know; that one is for tests that cut links, slow them or set clocks off.
 Its test files are those of tests/cluster.
 """
 

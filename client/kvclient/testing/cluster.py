@@ -12,6 +12,7 @@ nodes: clients dial nodes directly.
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 import time
@@ -160,6 +161,13 @@ class Cluster:
     def log(self, name: str) -> str:
         """Return what a node has logged."""
         return self.node(name).log_text()
+
+    def metric(self, name: str, metric: str) -> float:
+        """Return a figure of a node's /metrics, named as there without `kvnode_` and `_total`.
+
+        Raises: KitError, if the node does not answer or has no such figure.
+        """
+        return figure(self._node(name).page("/metrics"), metric)
 
     def client(self, **options: Any) -> Client:
         """Return a client of this cluster; `options` are those of `kvclient.Client`."""
@@ -311,6 +319,14 @@ class Cluster:
 
     def _missing(self) -> list[str]:
         return [name for name in self.ids if name not in self.running]
+
+
+def figure(page: str, metric: str) -> float:
+    """Return a figure of a page in the form of Prometheus. Raises: KitError, if it has none."""
+    found = re.search(rf"^kvnode_{re.escape(metric)}(?:_total)? (\S+)$", page, re.MULTILINE)
+    if found is None:
+        raise KitError(f"no metric {metric!r}")
+    return float(found[1])
 
 
 def _until(is_so: Callable[[], bool], timeout_s: float, otherwise: str) -> None:

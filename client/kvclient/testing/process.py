@@ -95,15 +95,17 @@ class NodeProcess:
         if self.pid is None:
             said = self.files.log_text()[-_LAST_WORDS:]
             raise KitError(f"{self.files.id} died ({self.exit_status}): {said}")
-        port = self.files.port + HTTP_PORT_OFFSET
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_ANSWER_S)
         try:
-            connection.request("GET", "/ready")
-            return connection.getresponse().status == http.client.OK
+            return self._ask("/ready")[0] == http.client.OK
         except (OSError, http.client.HTTPException):
             return False
-        finally:
-            connection.close()
+
+    def page(self, path: str) -> str:
+        """Return a page of its HTTP side. Raises: KitError, if it does not answer."""
+        try:
+            return self._ask(path)[1]
+        except (OSError, http.client.HTTPException) as error:
+            raise KitError(f"{self.files.id} does not answer: {error}") from error
 
     def signal(self, number: int) -> None:
         """Send a signal. Raises: KitError if it does not run."""
@@ -141,6 +143,16 @@ class NodeProcess:
             self.signal(SIGKILL)
         if not self.wait():
             raise KitError(f"{self.files.id} survives SIGKILL")
+
+    def _ask(self, path: str) -> tuple[int, str]:
+        port = self.files.port + HTTP_PORT_OFFSET
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_ANSWER_S)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
 
     def _has_stopped(self) -> bool:
         assert self._child is not None
