@@ -331,10 +331,11 @@ def test_a_retry_of_what_is_kept_keeps_its_dot() -> None:
     fallback = Fallback()
     first = fallback.coordinate("one")
     fallback.write(record(a("b1", ms=-1)), "b1")
+    fallback.coordinate("two", ms=-2)
     again = fallback.coordinate("one")
     assert again.version == first.version
     assert again.record.versions[again.at] == first.version
-    assert fallback.coordinate("two", ms=1).version.dot == dot("a2")
+    assert fallback.coordinate("three", ms=1).version.dot == dot("a3")
 
 
 def test_a_turn_that_did_not_fetch_the_entry_cannot_coordinate() -> None:
