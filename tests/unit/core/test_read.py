@@ -25,6 +25,7 @@ from kvnode.core.messages import (
 from kvnode.core.read import Phase, ReadOp
 from kvnode.core.record import Encoded, decode, encode
 from kvnode.core.resolve import Confidence, Decision
+from kvnode.core.topology import Keyspace
 from kvnode.core.versions import EMPTY, Record, sync
 from tests.unit.core.builders import (
     KEY,
@@ -36,6 +37,7 @@ from tests.unit.core.builders import (
     at,
     context,
     get,
+    names,
     record,
     tombstone,
     version,
@@ -130,10 +132,11 @@ class Reading:
         limits: Limits = LIMITS,
         usual_us: int = WIDEN_US,
         budget: int = 99,
+        stand_ins: Sequence[NodeNumber] = (),
         suspects: Sequence[NodeNumber] = (),
         **request: object,
     ) -> None:
-        self.fx = Effects(usual_us=usual_us, budget=budget, suspects=suspects)
+        self.fx = Effects(usual_us=usual_us, budget=budget, others=stand_ins, suspects=suspects)
         self.op = ReadOp(
             40,
             get(**request),
@@ -180,6 +183,9 @@ class Reading:
     ) -> None:
         data = encode(KEY, brings) if brings is not None else Encoded(b"")
         self.op.on_mended(node, ReplicaWriteReply(7, status, data), at(30), self.fx)
+
+    def fall_silent(self, node: NodeNumber, after_us: int = 10) -> None:
+        self.op.on_silent(node, at(after_us), self.fx)
 
     def wake(self, after_us: int) -> None:
         self.op.on_wake(at(after_us), self.fx)
@@ -372,6 +378,26 @@ def test_a_join_that_no_replica_could_store_is_answered_unmended(bound: str) -> 
     read.hear(2, right)
     assert read.fx.answers[0][1] == sync(left, right)
     assert (read.fx.mended, read.op.repair_failed) == ({}, True)
+
+
+def test_what_a_mend_brings_back_is_decided_on() -> None:
+    read = Reading()
+    read.hear(1, OLD)
+    read.hear(2, record(version("a1", ms=1), version("d1", b"a1", ms=1)))
+    assert read.fx.mended.keys() == {1}
+    read.mend(1, brings=record(tombstone("b2", ms=5), seen=context("a1", "b2", "d1")))
+    assert read.fx.decision.winner is not None
+    assert read.fx.decision.winner.is_tombstone
+    assert names(read.fx.answers[0][1]) == ["b2"]
+
+
+def test_a_mend_that_brings_back_damage_or_nothing_new_changes_no_answer() -> None:
+    for brings in (b"\x01garbage", encode(KEY, OLD)):
+        read = Reading()
+        read.hear(1, OLD)
+        read.hear(2, NEW)
+        read.op.on_mended(1, ReplicaWriteReply(7, Status.DONE, Encoded(brings)), at(30), read.fx)
+        assert read.fx.value == b"b1"
 
 
 # ---- conflicts ----------------------------------------------------------------------------------
@@ -803,3 +829,173 @@ def test_a_story_with_a_damaged_reply_mends_only_those_that_were_heard() -> None
     read.hear(3, None)
     assert read.fx.mended == {3: OLD}
     assert read.op.heard.failed[2].startswith("damaged: ")
+
+
+# ---- stand-ins ----------------------------------------------------------------------------------
+
+
+def test_stand_ins_are_not_thought_of_while_owners_are_enough() -> None:
+    read = Reading(stand_ins=(4, 5))
+    read.wake(WIDEN_US)
+    assert read.fx.asked == [1, 2, 3]
+
+
+def test_stand_ins_are_asked_at_once_where_owners_are_too_few() -> None:
+    read = Reading(reachable=(3,), stand_ins=(4, 5))
+    assert read.fx.asked == [3, 4]
+    read.hear(3, OLD)
+    assert read.fx.is_open
+    read.hear(4, OLD)
+    assert read.fx.value == b"a1"
+
+
+def test_too_few_owners_and_stand_ins_together_fail_at_once() -> None:
+    read = Reading(r=3, reachable=(3,), stand_ins=(4,))
+    assert read.fx.asked == []
+    assert read.fx.failure.message == "0 of 3 owners answered: too few owners can be reached"
+
+
+def test_a_stand_in_that_keeps_nothing_does_not_count_and_another_is_asked() -> None:
+    read = Reading(reachable=(3,), stand_ins=(4, 5))
+    read.hear(4, None)
+    assert read.fx.asked == [3, 4, 5]
+    read.hear(3, OLD)
+    assert read.fx.is_open
+    read.hear(5, OLD)
+    assert read.fx.value == b"a1"
+
+
+def test_absence_cannot_be_read_from_stand_ins() -> None:
+    read = Reading(reachable=(3,), stand_ins=(4, 5))
+    read.hear(3, None)
+    read.hear(4, None)
+    read.hear(5, None)
+    assert read.fx.failure.code is ErrorCode.UNAVAILABLE
+    answers = {reply.node: reply.answer for reply in read.fx.failure.replies}
+    assert answers == {
+        1: "unreached", 2: "unreached", 3: "absent", 4: "keeps nothing", 5: "keeps nothing"
+    }  # fmt: skip
+
+
+def test_an_answer_that_needed_stand_ins_says_so() -> None:
+    read = Reading(reachable=(3,), stand_ins=(4, 5))
+    read.hear(3, OLD)
+    read.hear(4, OLD)
+    assert read.fx.decision.confidence is Confidence.STAND_INS
+    assert read.fx.decision.rule.endswith("stand-ins made up the number")
+
+
+def test_an_answer_that_r_owners_gave_does_not_speak_of_stand_ins() -> None:
+    read = Reading(stand_ins=(4,))
+    read.hear(1, OLD)
+    read.fall_silent(2)
+    read.fall_silent(3)
+    assert read.fx.asked == [1, 2, 3, 4]
+    read.hear(2, OLD)
+    assert read.fx.decision.confidence is Confidence.AGREED
+
+
+def test_a_conflict_among_stand_ins_keeps_its_own_confidence() -> None:
+    read = Reading(reachable=(3,), stand_ins=(4, 5))
+    read.hear(3, RIVAL)
+    read.hear(4, OLD)
+    read.mend(3)
+    assert read.fx.decision.confidence is Confidence.PROVISIONAL
+    assert read.fx.decision.rule.endswith("stand-ins made up the number")
+
+
+def test_an_owner_is_mended_with_what_a_stand_in_keeps_and_never_the_stand_in() -> None:
+    read = Reading(reachable=(3,), stand_ins=(4, 5))
+    read.hear(3, OLD)
+    read.hear(4, record(version("b1", ms=2)))
+    assert read.fx.mended == {3: NEW}
+    read.mend(3)
+    assert read.fx.value == b"b1"
+
+
+def test_an_owner_that_falls_silent_is_replaced_at_once_and_may_still_answer() -> None:
+    read = Reading(stand_ins=(4,))
+    read.fall_silent(1)
+    assert read.fx.asked == [1, 2, 3]
+    read.hear(1, OLD)
+    read.hear(2, OLD)
+    assert read.fx.value == b"a1"
+
+
+def test_one_that_fell_silent_is_replaced_once() -> None:
+    read = Reading(stand_ins=(4, 5))
+    read.fall_silent(1)
+    read.fall_silent(1)
+    assert read.fx.asked == [1, 2, 3]
+
+
+def test_an_owner_that_answered_before_it_fell_silent_is_not_replaced() -> None:
+    read = Reading(stand_ins=(4,))
+    read.hear(1, OLD)
+    read.fall_silent(1)
+    assert read.fx.asked == [1, 2]
+
+
+def test_when_all_fall_silent_the_read_still_waits_for_them() -> None:
+    read = Reading()
+    for node in (1, 2, 3):
+        read.fall_silent(node)
+    assert read.fx.is_open
+    read.hear(1, OLD)
+    read.hear(3, OLD)
+    assert read.fx.value == b"a1"
+
+
+def test_suspects_are_asked_around_at_once() -> None:
+    assert Reading(suspects=(1,), stand_ins=(4,)).fx.asked == [1, 2, 3]
+    assert Reading(suspects=(1, 2), stand_ins=(4,)).fx.asked == [1, 2, 3, 4]
+
+
+def test_an_owner_that_is_lost_or_abstains_is_replaced_by_a_stand_in_once_owners_run_out() -> None:
+    read = Reading(stand_ins=(4, 5))
+    read.lose(1)
+    read.refuse(2)
+    assert read.fx.asked == [1, 2, 3, 4]
+    read.lose(4)
+    assert read.fx.asked == [1, 2, 3, 4, 5]
+    read.refuse(5)
+    assert read.fx.failure.code is ErrorCode.CORRUPT_DATA
+
+
+def test_a_session_asks_stand_ins_for_what_owners_have_not() -> None:
+    read = Reading(seen=context("b1"), stand_ins=(4, 5))
+    for node in (1, 2):
+        read.hear(node, OLD)
+    assert read.fx.asked == [1, 2, 3, 4, 5]
+    read.hear(3, OLD)
+    assert read.fx.is_open
+    read.hear(4, NEW)
+    assert set(read.fx.mended) == {1, 2, 3}
+
+
+def test_a_session_fails_when_stand_ins_have_not_what_was_seen_either() -> None:
+    read = Reading(seen=context("b1"), stand_ins=(4,))
+    for node in (1, 2, 3):
+        read.hear(node, OLD)
+    assert read.fx.is_open
+    read.hear(4, None)
+    assert "has all that this session has seen" in read.fx.failure.message
+
+
+def test_in_a_strict_keyspace_no_stand_in_is_asked() -> None:
+    strict = Keyspace(name="default", sloppy=False)
+    assert Reading(keyspace=strict, reachable=(3,), stand_ins=(4, 5)).fx.asked == []
+    read = Reading(keyspace=strict, stand_ins=(4, 5), seen=context("b1"))
+    read.fall_silent(1)
+    read.fall_silent(2)
+    read.lose(3)
+    assert read.fx.asked == [1, 2, 3]
+
+
+def test_a_conflict_asks_the_owners_that_are_left_and_no_further_stand_in() -> None:
+    read = Reading(reachable=(2, 3), r=2, stand_ins=(4, 5))
+    read.fall_silent(2)
+    assert read.fx.asked == [2, 3, 4]
+    read.hear(3, RIVAL)
+    read.hear(4, OLD)
+    assert (read.op.phase, read.fx.asked) == (Phase.VOTING, [2, 3, 4])

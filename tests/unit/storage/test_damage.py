@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,9 @@ import rocksdict
 
 from kvnode.core.batch import Family, WriteBatch
 from kvnode.storage.engine import open_engine
+from kvnode.storage.folder import DataFolder
 from kvnode.storage.port import StorageDamaged, StorageFenced, StorageFull
-from kvnode.storage.rocks import Tuning
+from kvnode.storage.rocks import RocksStore, Tuning
 from tests.support import syncfault
 from tests.support.stores import (
     COUNT,
@@ -166,6 +169,63 @@ def test_a_table_file_cut_or_missing_is_refused_with_its_name(path: Path, damage
         table.unlink()
     with pytest.raises(StorageDamaged, match=table.name):
         open_engine(path)
+
+
+def test_without_its_current_file_a_store_is_made_anew_over_the_tables_and_ours_refuses(
+    path: Path,
+) -> None:
+    table = make_table(path, COUNT)
+    (path / "CURRENT").unlink()
+    for log in path.glob("*.log"):  # with one left RocksDB notices by itself
+        log.unlink()
+    with pytest.raises(StorageDamaged, match="CURRENT"):
+        open_engine(path)
+    assert table.exists()
+    store = RocksStore(path, tuning=Tuning())
+    assert store.scan(Family.RECORDS, b"", None, 1) == []
+    store.close()
+    assert not table.exists()
+
+
+def test_a_manifest_that_lost_its_end_opens_without_a_word_and_the_seal_tells(
+    tmp_path: Path,
+) -> None:
+    folder = DataFolder.open(tmp_path / "n1", cluster_id="c", node_id="n1")
+    engine = open_engine(folder.store_path)
+    put(engine, *((key(number), bytes(100)) for number in range(COUNT)))
+    engine.close()
+    folder.mark_clean_stop()
+    (manifest,) = folder.store_path.glob("MANIFEST-*")
+    quiet = 0
+    for size in range(manifest.stat().st_size - 1, 0, -20):
+        copy = tmp_path / f"cut{size}"
+        shutil.copytree(folder.store_path, copy)
+        os.truncate(copy / manifest.name, size)
+        with suppress(StorageDamaged), opened(copy) as engine:
+            quiet += len(records(engine)) < COUNT and not engine.damage
+    assert quiet > 0, "it was told, or nothing was missing"
+    os.truncate(manifest, manifest.stat().st_size - 1)
+    assert manifest.name in folder.break_seal()
+    folder.close()
+
+
+def test_a_salvage_reads_what_is_not_in_a_missing_table(path: Path) -> None:
+    with opened(path) as engine:
+        batch = WriteBatch()
+        batch.put(Family.META, b"fact", b"kept")
+        engine.write(batch)
+        put(engine, (key(1), b"lost"))
+    for table in path.glob("*.sst"):
+        if b"lost" in table.read_bytes():
+            table.unlink()
+    with pytest.raises(StorageDamaged, match=r"\.sst"):
+        open_engine(path)
+    store = RocksStore(path, tuning=Tuning(), read_only=True, is_salvage=True)
+    assert store.get(Family.META, [b"fact"]) == [b"kept"]
+    with pytest.raises(StorageDamaged):
+        store.get(Family.RECORDS, [key(1)])
+    assert store.scan_what_reads(Family.RECORDS, b"", None, 9)[1] is not None
+    store.close()
 
 
 def test_repair_throws_everything_away(bad_block: Path) -> None:
