@@ -12,10 +12,10 @@ Left out: what the answers amount to (`convergence`).
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kvclient import request
-from kvclient.bounds import Bounds
 from kvclient.convergence import Convergence, HintLedger, ledger_of, outstanding
 from kvclient.errors import Reply, Timeout
 from kvproto import kv_pb2 as pb
@@ -33,6 +33,7 @@ LAST_S = 0.1
 
 Ledgers = dict[str, tuple[HintLedger, ...] | None]
 """For each node what it keeps, by owner; None for one that does not answer."""
+Watch = Callable[[Convergence], object]
 
 
 class Upkeep:
@@ -54,17 +55,20 @@ class Upkeep:
         timeout_s = request.timeout_seconds(timeout, ANSWER_S)
         return port.thread.call(_convergence(port.cluster, timeout_s, is_urgent=True))
 
-    def wait_converged(self, timeout: float = CONVERGE_TIMEOUT_S) -> None:
+    def wait_converged(
+        self, timeout: float = CONVERGE_TIMEOUT_S, *, watch: Watch | None = None
+    ) -> None:
         """Return once no hint is pending, nothing is unproven and all owners hold the same.
 
-        While clients write, there may be no such moment.
+        While clients write, there may be no such moment. `watch` is told what is outstanding, time
+        and again, by the client's own thread; it must not call the client.
 
         Raises: Timeout, saying what was outstanding.
         """
         port = self._port
         port.require_open()
         timeout_s = request.timeout_seconds(timeout, CONVERGE_TIMEOUT_S)
-        port.thread.call(_wait(port.cluster, timeout_s, port.cluster.bounds))
+        port.thread.call(_wait(port.cluster, timeout_s, watch))
 
 
 class AsyncUpkeep:
@@ -83,16 +87,19 @@ class AsyncUpkeep:
         cluster = await self._port.connected(timeout_s)
         return await _convergence(cluster, timeout_s, is_urgent=True)
 
-    async def wait_converged(self, timeout: float = CONVERGE_TIMEOUT_S) -> None:
+    async def wait_converged(
+        self, timeout: float = CONVERGE_TIMEOUT_S, *, watch: Watch | None = None
+    ) -> None:
         """Return once no hint is pending, nothing is unproven and all owners hold the same.
 
-        While clients write, there may be no such moment.
+        While clients write, there may be no such moment. `watch` is told what is outstanding, time
+        and again.
 
         Raises: Timeout, saying what was outstanding.
         """
         timeout_s = request.timeout_seconds(timeout, CONVERGE_TIMEOUT_S)
         cluster = await self._port.connected(timeout_s)
-        await _wait(cluster, timeout_s, cluster.bounds)
+        await _wait(cluster, timeout_s, watch)
 
 
 async def _hints(cluster: Cluster, timeout_s: float) -> Ledgers:
@@ -111,8 +118,8 @@ async def _convergence(cluster: Cluster, timeout_s: float, *, is_urgent: bool) -
     return outstanding(cluster.topology, answers)
 
 
-async def _wait(cluster: Cluster, timeout_s: float, bounds: Bounds) -> None:
-    loop = asyncio.get_running_loop()
+async def _wait(cluster: Cluster, timeout_s: float, watch: Watch | None) -> None:
+    bounds, loop = cluster.bounds, asyncio.get_running_loop()
     began = loop.time()
     deadline = began + timeout_s
     pause_s = bounds.converge_first_ms / 1000
@@ -125,6 +132,8 @@ async def _wait(cluster: Cluster, timeout_s: float, bounds: Bounds) -> None:
         found = await _convergence(cluster, answer_s, is_urgent=is_urgent)
         if found.is_reached:
             return
+        if watch is not None:
+            watch(found)
         left_s = deadline - loop.time()
         if left_s < LAST_S:
             raise _too_late(found, timeout_s)

@@ -298,6 +298,33 @@ def _conflicts(parser: Parser) -> None:
     )  # fmt: skip
 
 
+def _hints(parser: Parser) -> None:
+    _cluster(parser)
+    parser.add_argument("--json", action="store_true", help="for programs; the form is stable")
+
+
+def _wait_converged(parser: Parser) -> None:
+    _cluster(parser)
+    _timeout(parser, 60.0)
+
+
+def _repair(parser: Parser) -> None:
+    _cluster(parser)
+    parser.add_argument(
+        "--partition", type=whole("a partition", 0, 65_535), action="append", default=[],
+        metavar="P", help="only this one; may be repeated (default: all)",
+    )  # fmt: skip
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--watch", action="store_true", help="begin nothing; show what is going on")
+    either.add_argument("--cancel", action="store_true", help="break off what is going on")
+
+
+def _why_not_reaped(parser: Parser) -> None:
+    _cluster(parser)
+    _keyspace(parser)
+    parser.add_argument("key", type=key, metavar="K", help="1 to 4,096 bytes")
+
+
 def _inspect(parser: Parser) -> None:
     _node(parser)
     _keyspace(parser)
@@ -330,6 +357,14 @@ COMMANDS: dict[str, Command] = {
     "load": Command("Store every file below a folder.", "files:load", _files),
     "verify": Command("Compare a folder with the store, byte by byte.", "files:verify", _files),
     "conflicts": Command("List keys with concurrent versions.", "show:conflicts", _conflicts),
+    "hints": Command("Show what nodes keep for others.", "hints:hints", _hints),
+    "wait-converged": Command(
+        "Wait until no hint and no difference is outstanding.", "hints:wait", _wait_converged
+    ),
+    "repair": Command("Compare all copies, and mend what differs.", "repair:repair", _repair),
+    "why-not-reaped": Command(
+        "Say why a deleted key's marker is kept.", "reaped:why_not_reaped", _why_not_reaped
+    ),
     "inspect": Command("Show a key as a stopped node's disk has it.", "inspect:inspect", _inspect),
     "chaos": Command("Run a load while faults happen, and judge it.", "chaos:chaos", _chaos),
     "config": Command("Describe the settings of cluster.toml.", "serve:config", _config),

@@ -69,7 +69,8 @@ def _call(command: Command, name: str, words: list[str]) -> int:
 
 
 def _help() -> str:
-    lines = [f"  {name:<10} {command.summary}" for name, command in COMMANDS.items()]
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}} {command.summary}" for name, command in COMMANDS.items()]
     usage = "usage: kvnode COMMAND [ARGUMENTS]     kvnode COMMAND --help     kvnode --version"
     return "\n".join([_ABOUT, "", usage, "", *lines])
 

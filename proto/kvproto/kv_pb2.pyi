@@ -1580,64 +1580,63 @@ Global___WhyNotReapedRequest: _TypeAlias = WhyNotReapedRequest  # noqa: Y015
 
 @_typing.final
 class WhyNotReapedResponse(_message.Message):
-    """what one owner says of a deleted key's marker"""
+    """what one node says of a deleted key's marker"""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NODE_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
-    OWNERS_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_FIELD_NUMBER: _builtins.int
     node: _builtins.str
+    owner: _builtins.bool
+    """of the key; nobody else has anything to say"""
     state: _builtins.str
-    """reaped | waits | value | no owner | unreadable"""
+    """none | value | recent | waits | ready | unreadable"""
     @_builtins.property
-    def owners(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReapReport]:
-        """if it waits: for whom, and why"""
-
+    def waits_for(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReapObstacle]: ...
     def __init__(
         self,
         *,
         node: _builtins.str = ...,
+        owner: _builtins.bool = ...,
         state: _builtins.str = ...,
-        owners: _abc.Iterable[Global___ReapReport] | None = ...,
+        waits_for: _abc.Iterable[Global___ReapObstacle] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "owners", b"owners", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "owner", b"owner", "state", b"state", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WhyNotReapedResponse: _TypeAlias = WhyNotReapedResponse  # noqa: Y015
 
 @_typing.final
-class ReapReport(_message.Message):
+class ReapObstacle(_message.Message):
+    """an owner that may still bring back what the marker covers"""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NODE_FIELD_NUMBER: _builtins.int
-    AGREES_FIELD_NUMBER: _builtins.int
     WHY_FIELD_NUMBER: _builtins.int
     LACKS_FIELD_NUMBER: _builtins.int
     node: _builtins.str
-    agrees: _builtins.bool
-    """this owner no longer needs the marker"""
     why: _builtins.str
-    """if not"""
     @_builtins.property
     def lacks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """dots that its floor does not cover: "actor:counter" """
+        """what its floor does not cover: "actor:counter (at floor)" """
 
     def __init__(
         self,
         *,
         node: _builtins.str = ...,
-        agrees: _builtins.bool = ...,
         why: _builtins.str = ...,
         lacks: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agrees", b"agrees", "lacks", b"lacks", "node", b"node", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lacks", b"lacks", "node", b"node", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ReapReport: _TypeAlias = ReapReport  # noqa: Y015
+Global___ReapObstacle: _TypeAlias = ReapObstacle  # noqa: Y015

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
@@ -31,6 +31,10 @@ def free_base(nodes: int) -> int:
     raise AssertionError("no free ports")
 
 
+class _Message(Protocol):
+    def SerializeToString(self) -> bytes: ...  # noqa: N802 (protobuf's name)
+
+
 class FakeNode:
     """Answers the questions of /kvnode.v1.Cluster with what it was made with."""
 
@@ -41,6 +45,7 @@ class FakeNode:
         topology: kv_pb2.Topology | None = None,
         conflicts: Sequence[kv_pb2.Conflict] = (),
         port: int = 0,
+        more: Mapping[str, Callable[[bytes], _Message]] | None = None,
     ) -> None:
         self.status = status or kv_pb2.Status()
         self.topology = topology or kv_pb2.Topology()
@@ -50,6 +55,7 @@ class FakeNode:
             "GetStatus": lambda _request: self.status,
             "GetTopology": lambda _request: self.topology,
             "ListConflicts": self._page,
+            **(more or {}),
         }
         handlers = {name: _handler(answer) for name, answer in answers.items()}
         service = grpc.method_handlers_generic_handler("kvnode.v1.Cluster", handlers)
@@ -71,10 +77,6 @@ class FakeNode:
 
     def __exit__(self, *_: object) -> None:
         self._server.stop(None).wait()
-
-
-class _Message(Protocol):
-    def SerializeToString(self) -> bytes: ...  # noqa: N802 (protobuf's name)
 
 
 def _handler(answer: Callable[[bytes], _Message]) -> grpc.RpcMethodHandler[bytes, bytes]:

@@ -43,7 +43,7 @@ def test_an_unknown_flag_is_wrong_usage_and_names_the_nearest(run: Run) -> None:
 def test_no_command_is_wrong_usage_and_lists_them(run: Run) -> None:
     status, out, said = run()
     assert (status, out) == (2, "")
-    assert "verify     Compare" in said
+    assert "verify         Compare" in said
 
 
 def test_help_and_version_are_no_failures(run: Run) -> None:

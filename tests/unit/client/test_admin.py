@@ -64,8 +64,10 @@ def test_waiting_goes_on_until_hints_are_gone_and_roots_are_equal(
     one, two, _ = cluster.nodes
     one.convergence = [said(one, hints=2), said(one, hints=1), said(one)]
     two.convergence = [said(two, root=1), said(two, root=2), said(two, root=3), said(two)]
-    db.wait_converged(30)
+    seen: list[kvclient.Convergence] = []
+    db.wait_converged(30, watch=seen.append)
     assert len(two.kicks) == 4
+    assert [each.pending_hints for each in seen] == [2, 1, 0]
 
 
 def test_waiting_ends_with_what_is_outstanding(db: kvclient.Client, cluster: FakeCluster) -> None:
