@@ -35,7 +35,7 @@ from kvnode.core.messages import (
     Status,
     WriteKind,
 )
-from kvnode.core.record import DamagedRecord, decode
+from kvnode.core.record import DamagedRecord, decode, verify
 from kvnode.core.versions import Record, covers
 
 HANDOFF_ID = 0b1000 << 60
@@ -64,6 +64,8 @@ def is_handoff(number: int) -> bool:
 class _Walk:
     """Where the walk over one owner's entries stands."""
 
+    reroutes: bool = False
+    """Owners have changed: look at each entry, though its owner may be away."""
     cursor: bytes = b""
     """Empty: at the beginning."""
     rests_until: Instant = _NEVER_YET
@@ -100,19 +102,25 @@ class Handoff:
         "_up",
         "_wakes_at",
         "_walks",
+        "alarms",
     )
 
-    def __init__(self, hints: Hints, limits: Limits, owners_of: OwnersOf) -> None:
+    def __init__(
+        self, hints: Hints, limits: Limits, owners_of: OwnersOf, *, number: NodeNumber
+    ) -> None:
         self._hints = hints
         self._limits = limits
         self._owners_of = owners_of
         self._next = 0
         self._walks: dict[NodeNumber, _Walk] = {}
         self._requests: dict[int, _Request] = {}
-        self._up: dict[NodeNumber, None] = {}
+        self._up: dict[NodeNumber, None] = {number: None}
+        """Who can be reached; this node can reach itself, should it come to own a key."""
         self._tokens = 0.0
         self._tokens_at = Instant(0)
         self._wakes_at: Instant | None = None
+        self.alarms: list[str] = []
+        """For people: collected in a turn, taken by the node."""
 
     @property
     def under_way(self) -> int:
@@ -125,6 +133,12 @@ class Handoff:
         if walk := self._walks.get(node):
             walk.rests_until = Instant(0)
             walk.cursor = b""
+
+    def on_topology(self) -> None:
+        """Owners may have changed: entries of former ones go to those who own the keys now."""
+        for owner in self._hints.ledgers:
+            walk = self._walks.setdefault(owner, _Walk())
+            walk.reroutes, walk.cursor, walk.rests_until = True, b"", _NEVER_YET
 
     def on_down(self, node: NodeNumber) -> None:
         """A node cannot be reached: what was under way to it stays here."""
@@ -161,6 +175,7 @@ class Handoff:
         walk.scan = 0
         if not pairs:
             walk.cursor = b""
+            walk.reroutes = False
             walk.rests_until = Instant(now + (_REST_US if owner in self._up else _LONG_REST_US))
             return
         walk.cursor = pairs[-1][0] + b"\x00"
@@ -229,7 +244,7 @@ class Handoff:
         *,
         is_busy: bool,
     ) -> None:
-        if not self._may_walk(owner, wall_ms):
+        if not walk.reroutes and not self._may_walk(owner, wall_ms):
             walk.rests_until = Instant(now + _REST_US)
             return
         window = self._limits.hint_window
@@ -244,7 +259,7 @@ class Handoff:
         out.scans.append(Scan(walk.scan, Family.HINTS, walk.cursor or first, end, count))
 
     def _may_walk(self, owner: NodeNumber, wall_ms: int) -> bool:
-        """Reachable, or no member any more, or with entries that are too old."""
+        """Reachable, or with entries that are too old."""
         return owner in self._up or self._is_aged(self._hints.ledgers[owner].oldest_ms, wall_ms)
 
     def _is_aged(self, created_ms: int, wall_ms: int) -> bool:
@@ -254,6 +269,12 @@ class Handoff:
         self, name: bytes, hint: Hint, walk: _Walk, now: Instant, wall_ms: int, out: Outbox
     ) -> None:
         owner, key = split_hint_key(name)
+        try:
+            verify(key, hint.record)
+        except DamagedRecord as exc:
+            self._hints.drop_damaged(name)
+            self.alarms.append(f"a hint for node {owner} is damaged and was dropped: {exc}")
+            return
         owners = self._owners_of(key)
         targets = [owner] if owner in owners else list(owners)
         deadline = Instant(now + _TIMEOUT_US)
@@ -271,12 +292,9 @@ class Handoff:
     ) -> None:
         owner, key = split_hint_key(name)
         others = [node for node in self._owners_of(key) if node in self._up and node != owner]
-        try:
-            record = decode(key, hint.record)
-        except DamagedRecord:
-            return
         if len(others) < hint.w:
             return
+        record = decode(key, hint.record)
         number = self._begin(_Request(name, walk, deadline, others[:], record, hint.w))
         for node in others:
             out.send(node, ReplicaRead(number, key, deadline, b""))

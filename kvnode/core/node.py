@@ -88,7 +88,7 @@ class Node:
         self.replica = Replica(number, actor, topology, self.clock, floors)
         self.hints = hints
         self.stand_in = StandIn(self.replica, hints)
-        self.handoff = Handoff(hints, limits, self.stand_in.owners_of)
+        self.handoff = Handoff(hints, limits, self.stand_in.owners_of, number=number)
         self.coordinator = Coordinator(
             self.replica,
             self.stand_in,
@@ -105,7 +105,8 @@ class Node:
 
     def take_alarms(self) -> list[str]:
         """Return what people should hear of the turns so far, once."""
-        alarms, self.replica.alarms = self.replica.alarms, []
+        alarms = [*self.replica.alarms, *self.handoff.alarms]
+        self.replica.alarms, self.handoff.alarms = [], []
         return alarms
 
     @property
@@ -213,6 +214,7 @@ class Node:
                 self.handoff.on_scanned(number, pairs, now, wall_ms, out)
             case TopologyChanged(topology):
                 self.replica.follow(topology)
+                self.handoff.on_topology()
             case _:
                 assert_never(event)
 

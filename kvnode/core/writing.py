@@ -118,8 +118,11 @@ class Writes:
         request = op.request
         owners = self._ops.owners(request.key, request.keyspace.n)
         tried = (self._replica.number, *op.sent_to)  # had it been able to, it would not have asked
-        fresh = [node for node in self._ops.nearest(owners) if node not in tried]
-        if fresh and self._ops.is_healthy(fresh[0]):
+        near = self._ops.nearest(owners)
+        if request.keyspace.sloppy:
+            near += self._ops.stand_ins(request.key, owners)
+        fresh = [node for node in near if node not in tried and self._ops.is_healthy(node)]
+        if fresh:
             op.sent_to.append(fresh[0])
             self._ops.out.send(fresh[0], request._replace(id=op_id))
 

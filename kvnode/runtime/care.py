@@ -48,7 +48,8 @@ class Care:
         )
 
     def _ledger(self, owner: NodeNumber, ledger: Ledger) -> kv_pb2.HintLedger:
-        dropped = [kv_pb2.HintsDropped(why="aged", count=ledger.aged)] if ledger.aged else []
+        reasons = {"aged": ledger.aged, "damaged": ledger.damaged}
+        dropped = [kv_pb2.HintsDropped(why=w, count=c) for w, c in reasons.items() if c]
         return kv_pb2.HintLedger(
             owner=name_node(self._edge, owner),
             pending=ledger.pending,
@@ -72,11 +73,11 @@ class Care:
         ledgers = [*node.hints.ledgers.values()]
         total = {
             name: float(sum(getattr(ledger, name) for ledger in ledgers))
-            for name in ("pending", "bytes", "delivered", "aged", "refused")
+            for name in ("pending", "bytes", "delivered", "aged", "damaged", "refused")
         }
         yield "gauge", "hints_pending", "Hints kept for other nodes.", total["pending"]
         yield "gauge", "hints_bytes", "Their bytes.", total["bytes"]
         yield "gauge", "hints_under_way", "Deliveries unanswered.", float(node.handoff.under_way)
         yield "counter", "hints_delivered", "Hints their owners have.", total["delivered"]
-        yield "counter", "hints_dropped", "Given up: old, and with w owners.", total["aged"]
+        yield "counter", "hints_dropped", "Given up: old, and with w owners; or damaged.", total["aged"] + total["damaged"]
         yield "counter", "hints_refused", "Writes that did not fit.", total["refused"]

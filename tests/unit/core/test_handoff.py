@@ -35,6 +35,7 @@ from kvnode.core.record import Encoded, encode
 from kvnode.core.versions import Record
 from tests.unit.core.builders import KEY, NOW, SECOND_US, WALL_MS, context, record, version
 
+ME = 5
 AWAY = 2
 STATE = record(version("a1"))
 NEWER = record(version("a2", ms=1))
@@ -58,7 +59,7 @@ class Keeper:
         self.hints = Hints(bytes_max=1 << 20)
         self.owners: Sequence[NodeNumber] = (1, 2, 3)
         self.limits = replace(Limits(), **limits)
-        self.handoff = Handoff(self.hints, self.limits, lambda key: self.owners)
+        self.handoff = Handoff(self.hints, self.limits, lambda key: self.owners, number=ME)
         self.now = NOW
         self.wall_ms = WALL_MS
         self.is_busy = False
@@ -94,8 +95,11 @@ class Keeper:
     ) -> None:
         def act(handoff: Handoff, out: Outbox) -> None:
             for number in range(count):
-                key = KEY if count == 1 else encode_key("default", b"%05d" % number)
-                self.hints.keep(owner, key, state, w=w)
+                if count == 1:
+                    self.hints.keep(owner, KEY, state, w=w)
+                    continue
+                key = encode_key("default", b"%05d" % number)
+                self.hints.keep(owner, key, record(version("a1", key=key)), w=w)
 
         self.wall_ms -= self.age_ms
         self.turn(act)
@@ -367,6 +371,38 @@ def test_what_is_kept_for_a_former_owner_goes_to_all_present_ones() -> None:
         assert keeper.store
     keeper.hear(4, writes[4].id)
     assert keeper.store == {}
+
+
+def test_a_change_of_owners_sends_entries_of_one_who_is_away_to_those_who_own_the_key_now() -> None:
+    keeper = Keeper(up=(1, 3, 4))
+    keeper.keep()
+    keeper.wait()
+    assert keeper.take_writes() == []
+    keeper.owners = (1, 3, 4)
+    keeper.turn(lambda handoff, out: handoff.on_topology())
+    keeper.wait()
+    assert [node for node, _ in keeper.take_writes()] == [1, 3, 4]
+
+
+def test_a_keeper_that_comes_to_own_the_key_is_an_addressee_itself() -> None:
+    keeper = Keeper(up=(1, 3))
+    keeper.keep()
+    keeper.owners = (1, 3, ME)
+    keeper.turn(lambda handoff, out: handoff.on_topology())
+    keeper.wait()
+    assert [node for node, _ in keeper.take_writes()] == [1, 3, ME]
+
+
+def test_a_damaged_entry_is_dropped_aloud_and_counted() -> None:
+    keeper = Keeper()
+    keeper.keep()
+    [(name, value)] = keeper.store.items()
+    keeper.store[name] = value[:-1] + bytes((value[-1] ^ 1,))
+    keeper.up(AWAY)
+    keeper.wait()
+    assert (keeper.take_writes(), keeper.store) == ([], {})
+    assert keeper.hints.ledgers[AWAY].damaged == 1
+    assert len(keeper.handoff.alarms) == 1
 
 
 def test_an_addressee_that_acknowledges_twice_does_not_stand_for_another() -> None:

@@ -544,6 +544,16 @@ def test_a_write_is_not_sent_on_to_a_suspect_in_the_place_of_another() -> None:
     [first] = desk.passed_on
     desk.desk.suspects.update(node for node in desk.owners if node != first)
     desk.silence(first)
+    [stand_in] = desk.passed_on
+    assert stand_in not in desk.owners
+
+
+def test_a_strict_write_is_sent_on_to_nobody_when_all_owners_are_suspected() -> None:
+    desk = Desk(THEIRS)
+    desk.put(keyspace=STRICT)
+    [first] = desk.passed_on
+    desk.desk.suspects.update(node for node in desk.owners if node != first)
+    desk.silence(first)
     assert desk.passed_on == {}
 
 
