@@ -322,6 +322,14 @@ class Limits:
         high=65_536,
         doc="Keys that one node mends at a time for exchanges that it asked for.",
     )
+    scrub_bytes_per_s: int = _limit(
+        1 << 20,
+        unit="bytes/s",
+        low=0,
+        high=1 << 40,
+        doc="Records that are read in the background to verify their checksums, and the blocks of "
+        "the disk under them. Higher: rot is found sooner, more reads of the disk. 0: never.",
+    )
     settle_after_ms: int = _limit(
         10_000,
         unit="ms",

@@ -6,14 +6,14 @@
 
 What is damaged here is not merged, nor counted, nor spread; it is replaced. The join of n - w + 1
 proven owners holds every acknowledged write of the key, as a write has w of them. What only this
-owner held is lost with the damage, so its partition's floors must go before (they would call it
-superseded) and the partition is doubted until it has been compared with the other owners.
+owner held is lost with the damage, so its partition's floors must go before: they would call it
+superseded.
 
 Laws: a key is replaced only by what all other owners answered, or enough proven ones; nothing
 anywhere replaces it by nothing only if enough proven ones say so; never more than the window at a
 time; a key is recovered once, however often it is found.
 Tests: tests/unit/core/test_recovery.py. Source: design, sections 2.2 and 2.4.
-Left out: who finds damage (kvnode.core.scrub, and every read), and floors and doubt (the replica).
+Left out: who finds damage, and what becomes of the floors (kvnode.core.integrity).
 """
 
 from __future__ import annotations

@@ -17,9 +17,11 @@ from collections.abc import Mapping, Set
 from typing import assert_never
 
 from kvnode.core.batch import Family, WriteBatch
-from kvnode.core.bounds import CONTEXT_ENTRIES_MAX
+from kvnode.core.bounds import CONTEXT_ENTRIES_MAX, SIBLINGS_MAX
 from kvnode.core.context import open_watermark
 from kvnode.core.floors import Floors
+from kvnode.core.held import Held
+from kvnode.core.held import Unreadable as Unreadable
 from kvnode.core.hlc import Clock
 from kvnode.core.issuer import Issuer
 from kvnode.core.keys import Partition, StorageKey, keyspace_of, partition_of_key
@@ -47,7 +49,6 @@ from kvnode.core.record import (
     fits,
     measure,
     read_lone,
-    verify,
 )
 from kvnode.core.resolve import is_conflict
 from kvnode.core.topology import Durability, Topology
@@ -75,26 +76,19 @@ from kvnode.core.write import LocalWrite
 _NOTHING = Encoded(b"")
 
 
-class Unreadable(Exception):
-    """What is held under a key cannot be read: abstain."""
-
-
 class TooMany(Exception):
     """A record would hold more siblings or context entries than one may."""
 
 
-class Replica:
+class Replica(Held):
     """The local records, floors and counters of one node in one life."""
 
     __slots__ = (
         "_issuer",
         "_partition_bits",
         "_periodic",
-        "_records",
-        "_unreadable",
         "_unsynced",
         "_wall_ms",
-        "alarms",
         "batch",
         "clock",
         "floors",
@@ -108,6 +102,7 @@ class Replica:
     def __init__(
         self, number: NodeNumber, actor: int, topology: Topology, clock: Clock, floors: Floors
     ) -> None:
+        super().__init__()
         self.number = number
         self._issuer = Issuer(actor)
         self.follow(topology)
@@ -116,12 +111,8 @@ class Replica:
         self.is_proven = True
         self.refuses: Status | None = None
         """Why writes are refused at present, if they are (no space)."""
-        self.alarms: list[str] = []
-        """For people: collected in a turn, taken by the runtime."""
         self.turn = 0
         self._wall_ms = 0
-        self._records: dict[StorageKey, bytes | None] = {}
-        self._unreadable: Set[bytes] = frozenset()
         self.batch = WriteBatch()
         self._unsynced = Unsynced()
 
@@ -146,8 +137,7 @@ class Replica:
         """Start a turn with the records that it needs, at a physical instant."""
         self.turn += 1
         self._wall_ms = wall_ms
-        self._records = dict(records)
-        self._unreadable = unreadable
+        self.begin_records(records, unreadable)
         self.batch = WriteBatch()
 
     def end(self) -> WriteBatch:
@@ -158,10 +148,6 @@ class Replica:
     def on_synced(self, turn: int) -> None:
         """The log is durable up to and with this turn."""
         self._unsynced.on_synced(turn)
-
-    def has_fetched(self, key: StorageKey) -> bool:
-        """Say whether this turn sees the key's record, or that it cannot be read."""
-        return key in self._records or key in self._unreadable
 
     def refusal(self, *, is_delete: bool) -> Status | None:
         """Return why a write is refused at present. Deletes pass a full disk: they help."""
@@ -241,6 +227,25 @@ class Replica:
         status = Status.DONE if self.is_proven else Status.UNPROVEN
         return ReplicaReadReply(request.id, status, Encoded(data or b""), passed)
 
+    def note_lost(self, key: StorageKey) -> None:
+        """A record was damaged: what its partition has seen may be lost, and is no more known."""
+        self.floors.drop(self._partition(key), self.batch)
+
+    def replace_damaged(self, key: StorageKey, state: Record) -> None:
+        """Put what other owners hold in the place of a damaged record; whatever is sound stays.
+
+        Raises: TooMany, as every write.
+        """
+        if not self.is_damaged(key):
+            return
+        self.note_lost(key)
+        if state == EMPTY:
+            self._records[key] = None
+            for family in (Family.RECORDS, Family.CONFLICTS, Family.GRAVES):
+                self.batch.delete(family, key)
+        else:
+            self._store(key, state, siblings=SIBLINGS_MAX)
+
     def _take_over(self, request: ReplicaWrite) -> ReplicaWriteReply | None:
         """The common write: one version, under a context that covers all that is held here. It is
         stored as it came, with this owner's vote. None: it is another case.
@@ -319,42 +324,6 @@ class Replica:
             and find(mine, version.dot) is None
         )
         return mine._replace(context=join(mine.context, Context({}, gone))) if gone else mine
-
-    def _read_raw(self, key: StorageKey) -> bytes | None:
-        if key in self._unreadable:
-            raise Unreadable
-        return self._records[key]
-
-    def _load(self, key: StorageKey) -> Record:
-        data = self._read_raw(key)
-        if not data:
-            return EMPTY
-        try:
-            return decode(key, data)
-        except DamagedRecord as exc:
-            self.alarms.append(f"a record here is damaged: {exc}")
-            raise Unreadable from exc
-
-    def _read(self, key: StorageKey) -> bytes | None:
-        data = self._read_raw(key)
-        if data:
-            try:
-                verify(key, data)
-            except DamagedRecord as exc:
-                self.alarms.append(f"a record here is damaged: {exc}")
-                raise Unreadable from exc
-        return data
-
-    def _lone(self, key: StorageKey) -> Lone | None:
-        """Return what is held if that is one version or nothing at all; None for siblings."""
-        data = self._read_raw(key)
-        if not data:
-            return NOT_HELD
-        try:
-            return read_lone(key, data)
-        except DamagedRecord as exc:
-            self.alarms.append(f"a record here is damaged: {exc}")
-            raise Unreadable from exc
 
     def _store(self, key: StorageKey, record: Record, *, siblings: int) -> Encoded:
         """Store a record where `siblings` versions were held before."""

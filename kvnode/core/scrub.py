@@ -27,13 +27,15 @@ SCRUB_ID = 0b1110 << 60
 """The top four bits of ids of scans that belong to the scrub."""
 SLICE_BYTES = 128 << 10
 """What one slice is meant to hold: some 50 us of checksums."""
-SLICE_KEYS_MAX = 64
+SLICE_KEYS_MAX = 128
 """So few because the next records may be far larger than the last ones."""
 FIRST_US = 10_000_000
 """From a node's start to its first slice: there is enough to do then."""
 PASS_US = 3_600_000_000
 """An hour from the beginning of a pass to that of the next, at least."""
 _FIRST_SLICE = 16
+_NOT_YET = Instant(0)
+"""Nobody has said yet what time it is."""
 _PATIENCE_US = 10_000_000
 """A slice that is not answered by then is asked for again."""
 
@@ -60,20 +62,15 @@ class Scrub:
         "verified",
     )
 
-    def __init__(
-        self, on_damage: Callable[[StorageKey, str], None], *, bytes_per_s: int, start: Instant
-    ) -> None:
-        """Scrub a node that starts at `start`.
-
-        `bytes_per_s` 0: never. `on_damage` gets a key, and what is wrong.
-        """
+    def __init__(self, on_damage: Callable[[StorageKey, str], None], *, bytes_per_s: int) -> None:
+        """`bytes_per_s` 0: never. `on_damage` gets a key, and what is wrong."""
         self._on_damage = on_damage
         self._per_s = bytes_per_s
         self._place = b""
         self._limit = _FIRST_SLICE
         self._next = 0
         self._under_way = 0
-        self._due_at = self._began_at = Instant(start + FIRST_US)
+        self._due_at = self._began_at = _NOT_YET
         self.passes = 0
         """Complete ones."""
         self.verified = 0
@@ -86,11 +83,13 @@ class Scrub:
         return int.from_bytes(self._place[:8].ljust(8, b"\x00")) / (1 << 64)
 
     def next_wake(self) -> Instant | None:
-        """Return when `on_time` has something to do."""
+        """Return when `on_time` has something to do; it has been called at the node's start."""
         return self._due_at if self._per_s else None
 
     def on_time(self, now: Instant, out: Outbox) -> None:
         """Ask for the next slice, if it is due."""
+        if self._due_at == _NOT_YET:
+            self._due_at = Instant(now + FIRST_US)
         if not self._per_s or now < self._due_at:
             return
         if not self._place:

@@ -31,7 +31,8 @@ class Walk:
         """(when, what was asked, bytes that came)"""
         self.records = dict(sorted(_record(number, size) for number in range(count)))
         self.now = NOW
-        self.scrub = Scrub(lambda key, _: self.found.append(key), bytes_per_s=per_s, start=NOW)
+        self.scrub = Scrub(lambda key, _: self.found.append(key), bytes_per_s=per_s)
+        self.scrub.on_time(NOW, Outbox())
 
     def ask(self) -> Scan | None:
         """Go to the next instant at which there is something to do; return the slice asked for."""
@@ -165,7 +166,7 @@ def test_progress_is_how_much_of_the_hash_space_was_seen() -> None:
 
 
 def test_a_rate_of_nothing_is_no_scrub() -> None:
-    scrub = Scrub(lambda *_: None, bytes_per_s=0, start=NOW)
+    scrub = Scrub(lambda *_: None, bytes_per_s=0)
     out = Outbox()
     scrub.on_time(Instant(NOW + PASS_US), out)
     assert (out.scans, scrub.next_wake()) == ([], None)
