@@ -28,6 +28,7 @@ from kvclient.retry import (
     backoff_s,
     comes_too_late,
     error_now,
+    is_in_doubt,
 )
 from kvclient.routing import Router
 
@@ -124,15 +125,17 @@ class Attempts:
         error = error_now(operation, refusal, nodes=nodes, budget=self.budget, now=now)
         if error is None:
             self._metrics.retries += 1
-            self._begin_later(operation, self._pause_s(refusal), now)
+            self._begin_later(operation, self._pause_s(operation, refusal), now)
         return error
 
-    def _pause_s(self, refusal: Refusal) -> float:
+    def _pause_s(self, operation: Operation, refusal: Refusal) -> float:
         """How long to wait besides the backoff; past the budget all slow down, and none fails."""
         asked_s = refusal.retry_after_ms / 1000
-        if refusal.code is not Code.OVERLOADED and not self.budget.spend():
-            return max(asked_s, self._bounds.retry_scarce_ms / 1000)
-        return asked_s
+        is_paid = refusal.code is Code.OVERLOADED and not is_in_doubt(operation)
+        if is_paid or self.budget.spend():
+            return asked_s
+        self.budget.owe()
+        return max(asked_s, self._bounds.retry_scarce_ms / 1000 * min(operation.attempts, 5))
 
     def on_broken(self, lane: Lane, reason: str, now: float) -> None:
         """A stream ended: what it had not answered is asked elsewhere at once."""

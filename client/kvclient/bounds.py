@@ -69,7 +69,8 @@ class Bounds:
     retry_burst: float = 100.0
     """How many such retries may be saved up."""
     retry_scarce_ms: float = 400.0
-    """Past that an `Overloaded` is raised at once, and other retries wait this much longer."""
+    """Past that an `Overloaded` is raised at once, and other retries wait this much longer, the
+    second time twice as much, and so on up to five times."""
     hedge_share: float = 0.05
     """Operations that are asked of a second node too because the first is slower than usual, as a
     share of all. Higher: shorter tail, more load. 0: none."""

@@ -1,6 +1,7 @@
 """A budget for requests beyond those that callers asked for.
 
-Laws: over any stretch of time at most `share` of what began plus `most` is spent.
+Laws: over any stretch of time at most `share` of what began plus `most` is spent; what had to be
+made beyond that is taken from what could be spent later.
 Tests: tests/unit/client/test_budget.py.
 Source: design, section 2.3.
 """
@@ -29,3 +30,7 @@ class Budget:
             return False
         self._tokens -= 1
         return True
+
+    def owe(self) -> None:
+        """Count one that had to be made although there was none left: later ones go without."""
+        self._tokens = max(self._tokens - 1, -self._most)

@@ -74,14 +74,19 @@ def backoff_s(attempts: int, rng: Random, bounds: Bounds) -> float:
     return rng.uniform(0, cap) / 1000
 
 
+def is_in_doubt(operation: Operation) -> bool:
+    """Whether an attempt may have had an effect, so that no refusal is the last word."""
+    return operation.may_have_applied or (operation.is_put and bool(operation.others))
+
+
 def error_now(
     operation: Operation, refusal: Refusal, *, nodes: int, budget: Budget, now: float
 ) -> KVError | None:
     """Return the error if a refusal is the last word, None if another attempt makes sense.
 
-    `nodes` is how many could be asked. A put that a silent node has may yet be applied there.
+    `nodes` is how many could be asked.
     """
-    if operation.may_have_applied or (operation.is_put and operation.others):
+    if is_in_doubt(operation):
         return None if refusal.code not in FINAL else _uncertain(operation, refusal.message)
     if (final := FINAL.get(refusal.code)) is not None:
         return final(refusal.message, replies=operation.replies)

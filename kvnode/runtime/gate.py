@@ -3,8 +3,8 @@
 Small operations and writes of large values queue apart, each with a running set of its own: a get
 of a hundred bytes never waits for its turn behind a megabyte. Yet a megabyte takes a node, its disk
 and its peers some ten milliseconds in which nothing else moves. So while there are small operations
-large values are written one at a time, with a pause after each as long as it took; a busy cluster
-takes longer, and so gets longer pauses.
+large values are written one at a time, with a pause after each three times as long as it took; a
+busy cluster takes longer, and so gets longer pauses.
 
 Laws: every operation that enters is handed to the core once or answered with a refusal, unless its
 client left; what was handed over is counted until its answer comes.
@@ -22,6 +22,8 @@ from kvnode.core.messages import ClientOps, Instant, Result, SessionId
 
 _BULK_WAITING_EACH = 64
 """Writes of large values that may wait for each that may run."""
+_PAUSES = 3
+"""So many times as long as a large value took is the pause after it."""
 _BESIDE_US = 100_000
 """Small operations are taken to go on for so long after the last one came."""
 
@@ -158,7 +160,7 @@ class Gate:
         self._carry_out_bulk(self._bulk.resize(room, now), now)
 
     def _on_bulk_answered(self, count: int, now: Instant) -> None:
-        self._bulk_rests_until = Instant(now + (now - self._bulk_began))
+        self._bulk_rests_until = Instant(now + _PAUSES * (now - self._bulk_began))
         self._make_room_for_bulk(now)
         self._carry_out_bulk(self._bulk.done(count, now), now)
 

@@ -258,3 +258,20 @@ def test_past_the_budget_other_retries_slow_down_and_none_fails_for_it() -> None
     bench.advance(0.3, heard=tuple(bench.lanes))
     assert len(left(bench)) == 9
     assert not any(isinstance(operation.error, Unavailable) for operation in operations)
+
+
+def test_a_put_in_doubt_does_not_fail_for_an_overload_but_its_retries_slow_down_too() -> None:
+    bench = warmed(retry_share=0.0, retry_burst=0.0, retry_scarce_ms=400.0, hedge_burst=0.0)
+    operation = bench.put(timeout_s=20.0)
+    lanes = bench.lanes
+    lanes[0].take()
+    bench.engine.on_broken(lanes[0], "unreached", bench.now)
+    sent = 0
+    for _ in range(100):
+        for lane in lanes[1:]:
+            for taken in lane.take():
+                sent += 1
+                refuse(bench, lane, taken, Code.OVERLOADED, 5)
+        bench.advance(0.05, heard=tuple(lanes[1:]))
+    assert not operation.is_done
+    assert 3 <= sent <= 6, "in five seconds"

@@ -31,3 +31,16 @@ def test_a_budget_that_is_used_up_fills_again_as_operations_begin() -> None:
         budget.earn()
     assert budget.spend()
     assert not budget.spend()
+
+
+def test_what_had_to_be_made_beyond_it_is_earned_back_first() -> None:
+    budget = Budget(0.5, 2.0)
+    assert budget.spend()
+    assert budget.spend()
+    for _ in range(9):
+        budget.owe()
+    for _ in range(5):
+        budget.earn()
+        assert not budget.spend()
+    budget.earn()
+    assert budget.spend(), "the debt has a bound too"

@@ -95,14 +95,14 @@ def test_alone_large_values_run_side_by_side() -> None:
     assert bench.begun == [1, 2, 3, 4]
 
 
-def test_beside_small_operations_large_values_run_one_by_one_with_as_long_a_pause() -> None:
+def test_beside_small_operations_large_values_run_one_by_one_with_long_pauses() -> None:
     bench = Bench(bulk_running=16)
     bench.gets(1)
     bench.large(11, 12, 13)
     assert bench.begun == [1, 11]
     bench.later(40)
     bench.put_done(11)
-    bench.later(39)
+    bench.later(119)
     assert bench.begun == [1, 11]
     bench.later(1)
     assert bench.begun == [1, 11, 12]

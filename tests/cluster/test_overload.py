@@ -1,0 +1,221 @@
+"""More than nodes can take: typed refusals, no collapse, nothing small held up by what is large.
+
+Counts and outcomes here; with the full figures (`python -m tests.soak "overload"`) also rates and
+tails, on a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Coroutine
+
+import pytest
+
+import kvclient
+from tests.support.nodes import Nodes, until
+from tests.support.pressure import Pressure, Tally, pin, resident_mib
+from tests.support.scale import is_soak, scaled
+
+Cluster = Callable[..., Nodes]
+
+_FEW = "\n[limits]\noperations_running = 16\noperations_waiting = 64\n"
+_MIB = 1 << 20
+
+
+def clear_of_others(nodes: Nodes) -> None:
+    """In a soak: nodes on one processor, the load on the other."""
+    if is_soak() and len(os.sched_getaffinity(0)) > 1:
+        first, second, *_ = sorted(os.sched_getaffinity(0))
+        pin((nodes.pid(name) for name in nodes.ids), first)
+        pin([os.getpid()], second)
+
+
+# ---- 26: three times the load, one node stopped -------------------------------------------------
+
+
+def test_a_burst_beyond_all_bounds_is_answered_or_refused_and_then_it_is_over(
+    cluster: Cluster,
+) -> None:
+    nodes = cluster(3, settings=_FEW)
+    before = {name: resident_mib(nodes.pid(name)) for name in nodes.ids}
+
+    async def run() -> tuple[Tally, Tally, float]:
+        async with kvclient.AsyncClient(nodes.seeds, timeout=10.0) as client:
+            pressure = Pressure(client)
+            await pressure.prepare()
+            nodes.local.signal("n3", signal.SIGSTOP)
+            await pressure.closed(8, 1.0)
+            retries = client.metrics.retries
+            burst = await pressure.burst(3_000)
+            share = (client.metrics.retries - retries) / burst.total
+            return burst, await pressure.closed(4, 1.0), share
+
+    burst, after, share = asyncio.run(run())
+    assert set(burst.outcomes) == {"ok", "Overloaded"}, burst.outcomes
+    assert burst.total == 3_000
+    assert burst.good > 100
+    assert burst.unhelpful == 0
+    assert share <= 0.1 + 100 / 3_000
+    assert set(after.outcomes) == {"ok"}, "it is over when the load is"
+    alive = ("n1", "n2")
+    assert sum(nodes.metric(name, "operations_refused") for name in alive) > 0
+    assert all(nodes.metric(name, "operations_waiting") == 0 for name in alive)
+    grown = {name: resident_mib(nodes.pid(name)) - before[name] for name in alive}
+    assert max(grown.values()) < 64, grown
+    nodes.local.signal("n3", signal.SIGCONT)
+
+
+@pytest.mark.timeout(240)
+def test_three_times_the_load_for_long_leaves_nothing_behind(
+    cluster: Cluster, record_testsuite_property: Callable[[str, object], None]
+) -> None:
+    nodes = cluster(3, settings="" if is_soak() else _FEW)
+    clear_of_others(nodes)
+    before = {name: resident_mib(nodes.pid(name)) for name in ("n1", "n2")}
+
+    async def run() -> tuple[Tally, float, Tally, kvclient.Metrics, float]:
+        async with kvclient.AsyncClient(nodes.seeds, timeout=5.0) as client:
+            pressure = Pressure(client)
+            await pressure.prepare()
+            nodes.local.signal("n3", signal.SIGSTOP)
+            await pressure.closed(64, scaled(1, soak=5))
+            seconds = scaled(1, soak=10)
+            usual = await pressure.closed(scaled(64, soak=1_024), seconds)
+            sustainable = usual.good / seconds
+            begun = client.metrics.operations, client.metrics.retries
+            load = await pressure.open(3 * sustainable, scaled(2, soak=30))
+            operations = client.metrics.operations - begun[0]
+            share = (client.metrics.retries - begun[1] - 100) / operations
+            seconds = scaled(1, soak=10)
+            after = await pressure.closed(scaled(64, soak=1_024), seconds)
+            recovered = after.good / seconds / sustainable
+            return load, share, after, client.metrics, recovered
+
+    load, share, after, metrics, recovered = asyncio.run(run())
+    grown = max(resident_mib(nodes.pid(name)) - before[name] for name in before)
+    told = {
+        "outcomes": dict(load.outcomes),
+        "refused_p99_ms": round(1_000 * load.percentile("Overloaded", 0.99)),
+        "ok_p99_ms": round(1_000 * load.percentile("ok", 0.99)),
+        "retries_beyond_the_reserve": round(share, 3),
+        "goodput_after": round(recovered, 2),
+        "grown_mib": round(grown),
+    }
+    print(told, metrics)
+    record_testsuite_property("three_times_the_load", told)
+    assert load.outcomes["lost"] == after.outcomes["lost"] == 0
+    assert set(load.outcomes) <= {"ok", "Overloaded"}, load.outcomes
+    assert share <= 0.1
+    assert grown < 256
+    if is_soak():
+        assert recovered >= 0.9
+
+
+# ---- 27: one hot key, large values beside small ones --------------------------------------------
+
+
+def test_one_hot_key_holds_up_no_other(cluster: Cluster) -> None:
+    nodes = cluster(3)
+    order: list[str] = []
+
+    async def done(name: str, call: Coroutine[object, object, object]) -> None:
+        await call
+        order.append(name)
+
+    async def run() -> None:
+        async with kvclient.AsyncClient(nodes.seeds, timeout=20.0) as client:
+            calls = []
+            for number in range(scaled(1_000, soak=20_000)):
+                if number % 10:
+                    calls.append(done("hot", client.put("hot", b"%d" % number)))
+                else:
+                    calls.append(done("other", client.put(f"k{number}", b"v")))
+            await asyncio.gather(*calls)
+
+    asyncio.run(run())
+    last_hot = len(order) - order[::-1].index("hot")
+    assert order[:last_hot].count("other") >= order.count("other") // 2
+    with nodes.client() as client:
+        assert len({client.get("hot", r=3) for _ in range(3)}) == 1
+
+
+def test_small_operations_pass_large_ones_and_heartbeats_are_not_late(
+    cluster: Cluster, record_testsuite_property: Callable[[str, object], None]
+) -> None:
+    nodes = cluster(3)
+    clear_of_others(nodes)
+    count = scaled(24, soak=200)
+
+    async def run() -> tuple[list[float], list[float]]:
+        async with kvclient.AsyncClient(nodes.seeds, timeout=60.0) as client:
+            await client.put_many({f"k{number}": b"v" * 100 for number in range(100)})
+            pause = asyncio.create_task(asyncio.sleep(scaled(1, soak=10)))
+            alone = await gets_until(client, pause)
+            beside = await gets_until(client, asyncio.create_task(put_large(client, count)))
+            values = await client.get_many([f"large{number}" for number in range(count)])
+            assert all(value is not None and len(value) == _MIB for value in values)
+            return alone, beside
+
+    alone, beside = asyncio.run(run())
+    p99 = [1_000 * sorted(took)[int(0.99 * len(took))] for took in (alone, beside)]
+    print(f"{len(beside)} gets beside {count} MiB; p99 alone {p99[0]:.0f} ms, then {p99[1]:.0f} ms")
+    record_testsuite_property("gets_beside_large_puts_p99_ms", [round(one) for one in p99])
+    assert len(beside) > count
+    for name in nodes.ids:
+        assert "peer_down" not in nodes.log(name)
+    nodes.wait_linked()
+
+
+async def put_large(client: kvclient.AsyncClient, count: int) -> None:
+    """Put values of a megabyte, eight at a time."""
+    value = os.urandom(_MIB)
+
+    async def work(first: int) -> None:
+        for number in range(first, count, 8):
+            await client.put(f"large{number}", value)
+
+    await asyncio.gather(*(work(first) for first in range(8)))
+
+
+async def gets_until(client: kvclient.AsyncClient, task: asyncio.Task[None]) -> list[float]:
+    """Get small values, four at a time, until a task is done; return the seconds that each took."""
+    took: list[float] = []
+
+    async def work() -> None:
+        while not task.done():
+            began = time.monotonic()
+            assert await client.get(f"k{len(took) % 100}") == b"v" * 100
+            took.append(time.monotonic() - began)
+
+    await asyncio.gather(*(work() for _ in range(4)))
+    await task
+    return took
+
+
+# ---- 33: writes stuck in a coordinator that is stopped ------------------------------------------
+
+
+def test_writes_stuck_in_a_stopped_node_are_made_elsewhere_and_never_bury_newer_ones(
+    cluster: Cluster,
+) -> None:
+    nodes = cluster(3)
+    keys = [f"k{number}" for number in range(60)]
+    with nodes.client(timeout=20.0) as client:
+        client.put_many(dict.fromkeys(keys, b"first"))
+        nodes.local.signal("n1", signal.SIGSTOP)
+        began = time.monotonic()
+        stuck = client.put_many(dict.fromkeys(keys, b"stuck"))
+        assert all("n1" not in result.acked_by for result in stuck)
+        assert client.metrics.suspicions == 1
+        assert client.metrics.reroutes > 0
+        assert client.metrics.retries == 0
+        client.put_many(dict.fromkeys(keys, b"newer"))
+        print(f"rerouted, and put again, after {time.monotonic() - began:.2f} s")
+        nodes.local.signal("n1", signal.SIGCONT)
+        until(lambda: nodes.metric("n1", "operations") > 0, what="going on")
+        nodes.wait_linked()
+        for r in (2, 3):
+            assert {client.get(key, r=r) for key in keys} == {b"newer"}
