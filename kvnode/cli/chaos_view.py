@@ -192,6 +192,7 @@ def show_outcome(outcome: Outcome, load: Load) -> None:
     rows = [
         ("faults", listed or "none"),
         *rows_of(outcome.verdict),
+        *([("keys left unread", f"{outcome.unread:,}")] if outcome.unread else []),
         ("converged", converged),
         ("seed", str(load.seed)),
     ]

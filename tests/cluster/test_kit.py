@@ -14,6 +14,7 @@ import pytest
 import kvclient
 from kvclient.testing import Cluster, KitError
 from kvclient.testing.checks import Kind
+from kvclient.testing.drive import read_all
 from kvclient.testing.history import Recorder
 from kvclient.testing.run import run
 from kvclient.testing.schedule import Fault
@@ -153,7 +154,9 @@ def test_a_run_of_all_workloads_under_faults_is_sound_and_its_tally_is_its_histo
     assert outcome.verdict.failed == 0, outcome.verdict.errors
     assert outcome.verdict.operations == tally.done > 200
     assert outcome.verdict.worst_ms == tally.worst_ms
-    assert kit.running == kit.ids
+    assert (kit.running, outcome.unread) == (kit.ids, 0)
+    keys = {(op.keyspace, op.key) for op in recorder.history.ops}
+    assert asyncio.run(read_all(kit.seeds, load, recorder, tally, limit_s=0.0)) == len(keys)
 
 
 def test_wrong_names_are_refused_before_anything_happens(kit: Cluster) -> None:

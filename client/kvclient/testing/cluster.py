@@ -48,7 +48,7 @@ class Cluster:
             the end.
         settings: further text for cluster.toml, such as `[keyspace.strict]` and `[limits]`.
         links: whether bytes between nodes go through the relay, without which nothing can be
-            partitioned or slowed. It costs some 0.1 ms a hop.
+            partitioned or slowed. It costs some 0.1 ms of processor time an operation.
         command: how to call kvnode, if not as the command beside this Python.
         environment: further variables for the nodes.
 

@@ -4,7 +4,7 @@
 
 Laws: workers end by themselves, within the time-out of their last operation; a worker that crashes
 ends the run with its error; the final reads read every key of the history once, as somebody who has
-seen nothing.
+seen nothing, as far as their time allows.
 Tests: tests/cluster/test_kit.py. Left out: faults (kvclient/testing/nemesis.py).
 """
 
@@ -22,6 +22,8 @@ from kvclient.testing.workloads import WORKLOADS, Load, Pace, Tally, Worker, Wor
 WORKERS_OF_A_CLIENT = 16
 READERS = 64
 """Final reads at once."""
+READ_ALL_S = 120.0
+"""A cluster that is not well may take seconds to refuse each read."""
 READER = 1_000_000
 """The number of the worker that reads at the end: no other has it."""
 _FINAL_RATE = 5_000.0
@@ -75,16 +77,23 @@ async def _work(workload: Workload, worker: Worker, end_s: float) -> None:
         await workload.step(worker)
 
 
-async def read_all(seeds: str, load: Load, recorder: Recorder, tally: Tally) -> None:
-    """Read every key of the history once, after the mark that all has converged."""
+async def read_all(
+    seeds: str, load: Load, recorder: Recorder, tally: Tally, *, limit_s: float = READ_ALL_S
+) -> int:
+    """Read every key of the history once, after the mark that all has converged.
+
+    Returns: how many were left unread at the limit.
+    """
+    end_s = asyncio.get_running_loop().time() + limit_s
     keys = dict.fromkeys((op.keyspace, op.key) for op in recorder.history.ops)
     recorder.final()
-    waiting = iter(keys)
+    waiting = list(keys)
     async with AsyncClient(seeds, timeout=load.timeout_s, session=False) as client:
         pace = Pace(_FINAL_RATE)
 
         async def reader() -> None:
-            for keyspace, key in waiting:
+            while waiting and asyncio.get_running_loop().time() < end_s:
+                keyspace, key = waiting.pop()
                 worker = Worker(
                     READER,
                     client,
@@ -97,6 +106,7 @@ async def read_all(seeds: str, load: Load, recorder: Recorder, tally: Tally) -> 
                 await worker.get(key)
 
         await _all(reader() for _ in range(READERS))
+    return len(waiting)
 
 
 async def _all(jobs: Iterable[object]) -> None:

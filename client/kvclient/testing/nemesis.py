@@ -93,6 +93,8 @@ class Nemesis:
         origin = loop.time()
         try:
             for at_s, is_end, fault in self._moments():
+                if is_end and fault not in self._active:
+                    continue  # it was passed over, and that was told
                 await asyncio.sleep(max(0.0, origin + at_s - loop.time()))
                 origin = max(origin, loop.time() - at_s)
                 await self._do(self.end if is_end else self.begin, fault)

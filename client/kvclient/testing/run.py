@@ -38,16 +38,18 @@ class Outcome:
         verdict: what its history proves.
         converge_s: from the last fault's end until nothing differed; None if that never came.
         faults: what was begun, in order.
+        unread: keys that the time for the last reads did not suffice for.
     """
 
     verdict: Verdict
     converge_s: float | None
     faults: tuple[Fault, ...]
+    unread: int = 0
 
     @property
     def is_sound(self) -> bool:
-        """Whether nothing was found, and the cluster converged."""
-        return self.verdict.is_sound and self.converge_s is not None
+        """Whether nothing was found, in all that was written, and the cluster converged."""
+        return self.verdict.is_sound and self.converge_s is not None and not self.unread
 
 
 async def run(
@@ -80,8 +82,8 @@ async def run(
     async with AsyncClient(cluster.seeds, session=False) as client:
         converge_s = await wait_converged(client, keys, converge_timeout_s)
     on_phase("reading")
-    await read_all(cluster.seeds, load, recorder, tally)
-    return Outcome(judged(recorder.history), converge_s, tuple(begun))
+    unread = await read_all(cluster.seeds, load, recorder, tally)
+    return Outcome(judged(recorder.history), converge_s, tuple(begun), unread)
 
 
 async def _suffer(nemesis: Nemesis, driving: Coroutine[None, None, None]) -> None:

@@ -167,6 +167,13 @@ def test_what_never_converged_is_not_sound(capsys: pytest.CaptureFixture[str]) -
     assert said[-1] == "verdict\tNOT SOUND"
 
 
+def test_what_was_not_read_is_told_and_is_not_sound(capsys: pytest.CaptureFixture[str]) -> None:
+    show_outcome(Outcome(verdict(), 0.1, (), unread=1_200), Load())
+    said = capsys.readouterr().out.splitlines()
+    assert "keys left unread\t1,200" in said
+    assert said[-1] == "verdict\tNOT SOUND"
+
+
 def test_findings_are_told_escaped_and_not_without_end(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

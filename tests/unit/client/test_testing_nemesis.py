@@ -161,6 +161,14 @@ def test_a_schedule_is_carried_out_in_order() -> None:
     assert cluster.is_well()
 
 
+def test_what_is_passed_over_is_told_once() -> None:
+    told: list[str] = []
+    faults = [fault("kill", "n1", lasts=0.03), fault("pause", "n1", at=0.01, lasts=0.01)]
+    acting = Nemesis(Sufferer(), faults, lambda event: told.append(event.what))
+    asyncio.run(acting.run())
+    assert told == ["begun", "passed over", "ended"]
+
+
 def test_what_takes_long_puts_off_what_follows() -> None:
     class Slow(Sufferer):
         def start(self, *names: str) -> None:
