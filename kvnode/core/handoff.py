@@ -147,6 +147,12 @@ class Handoff:
             if node in request.waits_for:
                 self._end(request_id, request)
 
+    def hurry(self) -> None:
+        """Walk on now, wherever a walk to a reachable owner rests. Window and rate hold on."""
+        for owner, walk in self._walks.items():
+            if owner in self._up:
+                walk.rests_until = Instant(0)
+
     def next_wake(self) -> Instant | None:
         """Return when there is something to do without an event; None: never."""
         return self._wakes_at

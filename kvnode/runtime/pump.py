@@ -112,6 +112,10 @@ class Pump:
     def submit(self, event: Event) -> None:
         """Have the next turn take this event."""
         self._inbox.append(event)
+        self.wake()
+
+    def wake(self) -> None:
+        """Have a turn run soon: an operator asked for what no event tells of."""
         if not self._is_scheduled:
             self._is_scheduled = True
             self._loop.call_soon(self._run)

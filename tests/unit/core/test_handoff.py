@@ -659,3 +659,25 @@ def step(keeper: Keeper, what: str, node: NodeNumber) -> None:
             keeper.turn()
         case _:
             pass  # nothing of that kind is open
+
+
+def test_in_a_hurry_a_walk_that_rests_goes_on() -> None:
+    keeper = Keeper(up=[AWAY])
+    keeper.keep()
+    keeper.wait()
+    keeper.hear(AWAY, keeper.writes[-1][1].id, Status.REFUSED_LOAD)
+    keeper.wait()  # to the end of the range: the walk rests now
+    sent = len(keeper.writes)
+    keeper.turn()
+    assert keeper.scans == []
+    keeper.turn(lambda handoff, out: handoff.hurry())
+    keeper.scan()
+    assert len(keeper.writes) == sent + 1
+
+
+def test_in_a_hurry_entries_of_an_absent_owner_are_not_asked_about_more_often() -> None:
+    keeper = Keeper(age_ms=4 * HOUR_MS)
+    keeper.keep()
+    keeper.wait()
+    keeper.turn(lambda handoff, out: handoff.hurry())
+    assert keeper.scans == []

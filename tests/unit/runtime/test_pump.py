@@ -343,3 +343,14 @@ def broken(error: Exception) -> Callable[..., Any]:
         raise error
 
     return fail
+
+
+def test_woken_without_an_event_it_runs_one_turn() -> None:
+    async def test() -> None:
+        driven = Driven(alone())
+        driven.pump.wake()
+        driven.pump.wake()
+        await turns()
+        assert (driven.pump.turns, driven.pump.events) == (1, 0)
+
+    run(test)
