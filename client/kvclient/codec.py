@@ -337,6 +337,8 @@ def status_of(status: pb.Status) -> Status:
         {peer.node: peer.state for peer in status.peers},
         status.hlc,
         status.wall_ms,
+        status.pending_hints,
+        status.unproven_partitions,
     )
 
 

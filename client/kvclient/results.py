@@ -128,6 +128,10 @@ class Status:
     peers: dict[str, str]
     hlc: int
     wall_ms: int
+    pending_hints: int
+    """Writes that it keeps for other nodes."""
+    unproven_partitions: int
+    """Partitions of which its answers do not count towards r yet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,11 @@ from kvproto import kv_pb2
 
 STARTING_S = 10.0
 """A process this young that nobody answers for is starting; an older one is suspect."""
+_COLUMNS = (
+    "node", "address", "pid", "state", "epoch", "records", "disk", "conflicts", "hints", "unproven",
+)  # fmt: skip
+"""hints: kept there for other nodes. unproven: partitions of which its answers do not count."""
+_RIGHT = "pid,epoch,records,disk,conflicts,hints,unproven"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +50,8 @@ class Node:
             "records": None if said is None else said.records,
             "bytes": None if said is None else said.bytes,
             "open_conflicts": None if said is None else said.open_conflicts,
+            "pending_hints": None if said is None else said.pending_hints,
+            "unproven_partitions": None if said is None else said.unproven_partitions,
             "incarnation": None if said is None else f"{said.incarnation:016x}",
             "version": None if said is None else said.version,
             "peers": None if said is None else {peer.node: peer.state for peer in said.peers},
@@ -53,11 +60,12 @@ class Node:
     def as_row(self) -> list[str]:
         """Return its row of the table."""
         said = self.status
-        known = ["-"] * 4
+        known = ["-"] * 6
         if said is not None:
-            conflicts = terminal.count(said.open_conflicts)
+            counts = (said.open_conflicts, said.pending_hints, said.unproven_partitions)
             records = terminal.count(said.records)
-            known = [str(said.epoch), records, terminal.size(said.bytes), conflicts]
+            known = [str(said.epoch), records, terminal.size(said.bytes)]
+            known += map(terminal.count, counts)
         return [self.id, self.address, str(self.pid or "-"), self.state, *known]
 
 
@@ -72,10 +80,7 @@ def status(arguments: Arguments) -> int:
         listed = [node.as_json() for node in nodes]
         print(json.dumps({"cluster": name, "epoch": epoch, "nodes": listed}, indent=2))
         return 0
-    columns = ("node", "address", "pid", "state", "epoch", "records", "disk", "conflicts")
-    terminal.table(
-        columns, [node.as_row() for node in nodes], right="pid,epoch,records,disk,conflicts"
-    )
+    terminal.table(_COLUMNS, [node.as_row() for node in nodes], right=_RIGHT)
     if terminal.is_terminal():
         up = sum(node.state == "up" for node in nodes)
         print(f"\ncluster {name}: {up} of {terminal.count(len(nodes), 'node')} up")

@@ -19,7 +19,7 @@ STAMP = 1_700_000_000_000 << 16
 def status_of(node: str) -> kv_pb2.Status:
     return kv_pb2.Status(
         node=node, cluster="kvnode", epoch=2, state="up", incarnation=255, pid=4242,
-        version="0.1", records=12_345, bytes=2_000_000,
+        version="0.1", records=12_345, bytes=2_000_000, pending_hints=1_200, unproven_partitions=7,
         peers=[kv_pb2.PeerStatus(node="n9", state="down")],
     )  # fmt: skip
 
@@ -53,10 +53,11 @@ def test_a_living_node_tells_of_itself(run: Run, cluster: LocalCluster) -> None:
     assert shown["nodes"][1] == {
         "id": "n2", "address": cluster.nodes["n2"].address, "pid": 4242, "state": "up",
         "epoch": 2, "records": 12_345, "bytes": 2_000_000, "open_conflicts": 0,
+        "pending_hints": 1_200, "unproven_partitions": 7,
         "incarnation": "00000000000000ff", "version": "0.1", "peers": {"n9": "down"},
     }  # fmt: skip
     assert table.splitlines()[2].split("\t") == [
-        "n2", cluster.nodes["n2"].address, "4242", "up", "2", "12,345", "2.0 MB", "0",
+        "n2", cluster.nodes["n2"].address, "4242", "up", "2", "12,345", "2.0 MB", "0", "1,200", "7",
     ]  # fmt: skip
 
 
