@@ -49,7 +49,7 @@ FlowName: TypeAlias = tuple[str, str]
 class Flow:
     """One direction of one connection: what was read from `source` and is not yet in `sink`."""
 
-    __slots__ = ("connection", "due", "has_ended", "held", "held_bytes", "name", "sink", "source")
+    __slots__ = ("connection", "has_ended", "held", "held_bytes", "name", "sink", "source")
 
     def __init__(
         self, connection: Connection, name: FlowName, source: socket.socket, sink: socket.socket
@@ -59,9 +59,8 @@ class Flow:
         self.source = source
         self.sink = sink
         self.held: deque[tuple[float, memoryview]] = deque()
+        """With the instant before which each may not leave, nor what is behind it."""
         self.held_bytes = 0
-        self.due = 0.0
-        """No byte leaves before the one in front of it."""
         self.has_ended = False
 
 
@@ -277,12 +276,12 @@ class Relay:
             self._hold(flow, memoryview(data)[sent:], 0.0)
 
     def _hold(self, flow: Flow, data: memoryview, delay_s: float) -> None:
-        flow.due = max(flow.due, self._now() + delay_s)
-        flow.held.append((flow.due, data))
+        due = self._now() + delay_s
+        flow.held.append((due, data))
         flow.held_bytes += len(data)
         if delay_s:
             self._timer_count += 1
-            heapq.heappush(self._timers, (flow.due, self._timer_count, flow))
+            heapq.heappush(self._timers, (due, self._timer_count, flow))
         self._rearm(flow.connection)
 
     def _drain(self, flow: Flow) -> None:
