@@ -11,6 +11,7 @@ own. Its tests are tests/sim/test_cluster.py. Left out: torn writes, clocks that
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import heapq
 import itertools
@@ -34,6 +35,7 @@ from kvnode.core.conversations import (
 from kvnode.core.floors import Floors
 from kvnode.core.hints import Hints
 from kvnode.core.keys import StorageKey, partition_of_key
+from kvnode.core.liveness import Change, Standing
 from kvnode.core.messages import (
     ClientGet,
     ClientPut,
@@ -42,11 +44,9 @@ from kvnode.core.messages import (
     Instant,
     NodeNumber,
     PeerClock,
-    PeerDown,
     PeerMessage,
     PeerReplies,
     PeerRequests,
-    PeerUp,
     PutResult,
     ReplicaRead,
     ReplicaReadReply,
@@ -62,6 +62,7 @@ from kvnode.core.topology import Keyspace, Member, NodeId, Topology
 from kvnode.storage.memory import MemoryEngine
 from kvnode.storage.port import ReadFailure, StorageDamaged
 from tests.sim.checks import Stored, Watch, brief_context
+from tests.sim.links import RESET_US, Links
 from tests.sim.network import Network
 
 Key = TypeVar("Key", bound=bytes)
@@ -83,6 +84,8 @@ class Host:
         self.flush_us = 3_000
         self.is_proven = True
         self.life: Node | None = None
+        self.links: Links | None = None
+        """Its life's."""
         self._world = world
         self._inbox: list[Event] = []
         self._held: list[tuple[NodeNumber, PeerMessage]] = []
@@ -111,9 +114,13 @@ class Host:
         self.life.replica.is_proven = self.is_proven
         world.tell("start", self.number, f"{self.life.replica.actor:x}")
         world.watch.on_start(self.number)
+        self.links = Links(
+            self, world, [number for number in world.numbers if number != self.number]
+        )
+        self.links.begin()
         for other in world.hosts.values():
-            if other.life is not None and other is not self:
-                world.link_up(self.number, other.number)
+            if other.links is not None and other is not self:
+                other.links.dial(self.number)
 
     def kill(self, *, keeps: bool = True) -> None:
         """End this life at once; chance says how much of the unflushed log it keeps, if any."""
@@ -126,9 +133,13 @@ class Host:
         self._inbox, self._held = [], []
         self._is_due = self._is_flushing = False
         world.tell("kill", self.number, keep)
+        self.links = None
         for other in world.hosts.values():
-            if other is not self:
-                world.link_down(other.number, self.number)
+            if (
+                other.links is not None
+                and not world.network.links[self.number, other.number].is_cut
+            ):
+                other.later(RESET_US, functools.partial(other.links.reset, self.number))
 
     def wipe(self) -> None:
         """Lose the disk (of a node that is not running): what it held is no longer proven."""
@@ -141,14 +152,17 @@ class Host:
         """Make its physical clock wrong; it and its peers see that from their next frames."""
         self.ahead_ms = ahead_ms
         self._world.tell("clock", self.number, ahead_ms)
-        for other in self._world.hosts:
-            if other != self.number:
-                self._world.link_up(self.number, other)
+        for other in self._world.hosts.values():
+            if other is not self and self._world.is_linked(self.number, other.number):
+                self.hear(PeerClock(other.number, other.ahead_ms - ahead_ms))
+                other.hear(PeerClock(self.number, ahead_ms - other.ahead_ms))
 
     def hear(self, event: Event) -> None:
         """Take note of an event; the turn comes as soon as whatever happens now is over."""
         if self.life is None:
             return
+        if isinstance(event, PeerReplies) and self.links is not None:
+            self.links.on_replies(event)
         self._inbox.append(event)
         if not self._is_due:
             self._is_due = True
@@ -220,7 +234,7 @@ class Host:
         self.engine.flush()
         held, self._held = self._held, []
         for target, message in held:
-            self._world.network.send(self.number, target, message)
+            self._post(target, message)
         self.hear(SyncedUpTo(self.life.replica.turn))
 
     def _send(
@@ -230,13 +244,18 @@ class Host:
     ) -> None:
         for target, messages in boxes.items():
             for message in messages:
-                self._world.network.send(self.number, target, message)
+                self._post(target, message)
         waiting = [(target, message) for target, queue in held.items() for message in queue]
         if self.engine.durable < self.engine.written:
             self._held += waiting
             return
         for target, message in waiting:
-            self._world.network.send(self.number, target, message)
+            self._post(target, message)
+
+    def _post(self, target: NodeNumber, message: PeerMessage) -> None:
+        assert self.links is not None
+        self.links.on_sent(target, message)
+        self._world.network.send(self.number, target, message)
 
     def _wake(self) -> None:
         assert self.life is not None
@@ -268,12 +287,15 @@ class Cluster:
         self.watch = Watch(self)
         self.stories: dict[bytes, list[str]] = {}
         self.clients: dict[int, Callable[[NodeNumber, Result], None]] = {}
+        self.changes: list[tuple[int, NodeNumber, Change]] = []
+        """When which node changed its mind about a peer."""
         self._trace = hashlib.blake2b(digest_size=16)
         self._streams: dict[str, random.Random] = {}
         self._order = itertools.count()
         self._agenda: list[tuple[int, int, Callable[[], None]]] = []
         self.network = Network(nodes=nodes, seed=seed, schedule=self.later, deliver=self._deliver)
-        self.hosts = {number: Host(self, number) for number in range(1, nodes + 1)}
+        self.numbers = range(1, nodes + 1)
+        self.hosts = {number: Host(self, number) for number in self.numbers}
         for host in self.hosts.values():
             host.start()
 
@@ -312,12 +334,10 @@ class Cluster:
     # ---- links ---------------------------------------------------------------------------
 
     def cut(self, a: NodeNumber, b: NodeNumber, *, one_way: bool = False) -> None:
-        """Cut the link from a to b (and back); both notice after the silence."""
+        """Cut the link from a to b (and back): what is sent there is lost, silently."""
         self.tell("cut", a, b, one_way)
         self.network.links[a, b].is_cut = True
         self.network.links[b, a].is_cut |= not one_way
-        self.link_down(a, b)
-        self.link_down(b, a)
 
     def isolate(self, node: NodeNumber) -> None:
         """Cut a node off from all others."""
@@ -328,31 +348,25 @@ class Cluster:
     def heal(self) -> None:
         """Mend all links."""
         self.tell("heal")
-        for (a, b), link in self.network.links.items():
-            was_cut, link.is_cut = link.is_cut, False
-            if was_cut:
-                self.link_up(a, b)
+        for a, b in itertools.combinations(self.hosts, 2):
+            self.mend(a, b)
 
-    def link_down(self, at: NodeNumber, peer: NodeNumber) -> None:
-        """Have a node notice, in a while, that a peer is out of reach."""
-        delay = self.limits.silence_ms * 1_000
-        self.hosts[at].later(delay, lambda: self._notice_down(at, peer))
-
-    def link_up(self, a: NodeNumber, b: NodeNumber) -> None:
-        """Tell two nodes that the link between them is open, if it is and both live."""
-        if not self._is_linked(a, b):
+    def mend(self, a: NodeNumber, b: NodeNumber) -> None:
+        """Mend a link, if it is cut either way; connections over it break, and are made anew."""
+        there, back = self.network.links[a, b], self.network.links[b, a]
+        if not (there.is_cut or back.is_cut):
             return
-        for here, there in ((self.hosts[a], self.hosts[b]), (self.hosts[b], self.hosts[a])):
-            here.hear(PeerUp(there.number))
-            here.hear(PeerClock(there.number, there.ahead_ms - here.ahead_ms))
+        there.is_cut = back.is_cut = False
+        for here, peer in ((a, b), (b, a)):
+            if (links := self.hosts[here].links) is not None:
+                links.reset(peer)
 
-    def _is_linked(self, a: NodeNumber, b: NodeNumber) -> bool:
-        alive = self.hosts[a].life is not None and self.hosts[b].life is not None
-        return alive and self.network.is_open(a, b)
-
-    def _notice_down(self, at: NodeNumber, peer: NodeNumber) -> None:
-        if not self._is_linked(at, peer):
-            self.hosts[at].hear(PeerDown(peer))
+    def is_linked(self, a: NodeNumber, b: NodeNumber) -> bool:
+        """Say whether two nodes take one another to be up."""
+        here, there = self.hosts[a].links, self.hosts[b].links
+        if here is None or there is None:
+            return False
+        return here.standing(b) is Standing.UP and there.standing(a) is Standing.UP
 
     def _deliver(self, source: NodeNumber, target: NodeNumber, message: PeerMessage) -> None:
         self.tell("message", source, target, message)

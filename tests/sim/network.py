@@ -55,10 +55,15 @@ class Network:
             return
         copies = 2 if link.chance.random() < link.duplicates else 1
         for _ in range(copies):
-            lost = link.chance.random() < link.drops
-            delay = link.chance.randint(*link.delay_us)
-            if not lost and not link.is_cut:
-                self._schedule(delay, lambda: self._arrive(source, target, message))
+            self.carry(source, target, lambda: self._deliver(source, target, message))
+
+    def carry(self, source: NodeNumber, target: NodeNumber, arrive: Callable[[], None]) -> None:
+        """Have something happen at the target if it is not lost on its way there."""
+        link = self.links[source, target]
+        lost = link.chance.random() < link.drops
+        delay = link.chance.randint(*link.delay_us)
+        if not lost and not link.is_cut:
+            self._schedule(delay, lambda: None if link.is_cut else arrive())
 
     def release(self, source: NodeNumber, target: NodeNumber) -> None:
         """Let go of what was held on a link, at once and in order, and hold nothing more."""
@@ -67,10 +72,7 @@ class Network:
         for message in held:
             self._deliver(source, target, message)
 
-    def is_open(self, a: NodeNumber, b: NodeNumber) -> bool:
-        """Say whether both directions between two nodes work."""
-        return not self.links[a, b].is_cut and not self.links[b, a].is_cut
-
-    def _arrive(self, source: NodeNumber, target: NodeNumber, message: PeerMessage) -> None:
-        if not self.links[source, target].is_cut:
-            self._deliver(source, target, message)
+    def forget(self, source: NodeNumber, target: NodeNumber) -> None:
+        """Lose what was held on a link, and hold nothing more."""
+        link = self.links[source, target]
+        link.held, link.holds = [], None

@@ -167,9 +167,7 @@ def test_a_lost_acknowledgement_of_a_hint_costs_a_second_delivery(seed: int) -> 
     assert cluster.run(A_WHILE_US, until=lambda: values(held(cluster, c)) == [b"v"])
     assert pending(cluster) == 1
     for node in stand_ins:
-        link = cluster.network.links[c, node]
-        link.held.clear()
-        link.holds = None
+        cluster.network.forget(c, node)
     settle(cluster)
     assert values(held(cluster, c)) == [b"v"]
 
@@ -186,9 +184,7 @@ def test_a_newer_write_for_a_hint_under_delivery_is_delivered_too(seed: int) -> 
             message, ReplicaWriteReply
         )
     for node in stand_ins:
-        cluster.network.links[node, c].is_cut = False
-        cluster.network.links[c, node].is_cut = False
-        cluster.link_up(node, c)
+        cluster.mend(node, c)
     assert cluster.run(A_WHILE_US, until=lambda: values(held(cluster, c)) == [b"v1"])
     assert writer.put(KEY, b"v2", at=a).outcome == OK
     cluster.run(1_000_000)
