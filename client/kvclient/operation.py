@@ -194,6 +194,7 @@ class Lane:
         "state",
         "suspected_at",
         "unanswered",
+        "waiting",
         "wake",
         "wake_bulk",
     )
@@ -227,6 +228,8 @@ class Lane:
         self.queued_at = 0.0
         self.heard_at = 0.0
         self.suspected_at = 0.0
+        self.waiting = 0
+        """How many operations have not begun there, as the node last said: it is busy."""
         self._bounds = bounds
 
     def queue(self, operation: Operation, now: float) -> None:

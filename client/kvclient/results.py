@@ -158,6 +158,8 @@ class Metrics:
     """Operations asked of a second node because the first was slower than usual."""
     restamps: int = 0
     """Puts done anew because an owner held something newer."""
+    waiting: int = 0
+    """Operations that wait for their turn at busy nodes, as those last said."""
     overloaded: int = 0
     """Operations refused here, at a bound."""
     uncertain: int = 0

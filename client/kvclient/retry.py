@@ -86,10 +86,13 @@ def error_now(
 
     `nodes` is how many could be asked.
     """
-    if is_in_doubt(operation):
-        return None if refusal.code not in FINAL else _uncertain(operation, refusal.message)
-    if (final := FINAL.get(refusal.code)) is not None:
+    final = FINAL.get(refusal.code)
+    if final is not None and operation.may_have_applied:
+        return _uncertain(operation, refusal.message)
+    if final is not None:
         return final(refusal.message, replies=operation.replies)
+    if is_in_doubt(operation):
+        return None
     if (elsewhere := ELSEWHERE.get(refusal.code)) is not None and operation.attempts >= nodes:
         return elsewhere(refusal.message, replies=operation.replies)
     if refusal.code is Code.OVERLOADED:

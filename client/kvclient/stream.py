@@ -224,11 +224,20 @@ class NodeStream:
                 data = await call.read()
                 if data is aio.EOF:
                     return "closed the stream"
-                self._on_frame(pb.PipelineResponse.FromString(data))
+                response = pb.PipelineResponse.FromString(data)
+                self._on_waiting(response.waiting)
+                self._on_frame(response)
         finally:
+            self._on_waiting(0)
             call.cancel()
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
+
+    def _on_waiting(self, count: int) -> None:
+        """The node said how many operations wait for their turn there."""
+        if count != self.lane.waiting:
+            self._engine.metrics.waiting += count - self.lane.waiting
+            self.lane.waiting = count
 
     async def _write(self, call: Call) -> None:
         """Write frames while some are due; the stream does not outlive this."""

@@ -79,5 +79,10 @@ class Care:
         yield "gauge", "hints_bytes", "Their bytes.", total["bytes"]
         yield "gauge", "hints_under_way", "Deliveries unanswered.", float(node.handoff.under_way)
         yield "counter", "hints_delivered", "Hints their owners have.", total["delivered"]
-        yield "counter", "hints_dropped", "Given up: old, and with w owners; or damaged.", total["aged"] + total["damaged"]
+        yield (
+            "counter",
+            "hints_dropped",
+            "Given up: old, and with w owners; or damaged.",
+            total["aged"] + total["damaged"],
+        )
         yield "counter", "hints_refused", "Writes that did not fit.", total["refused"]

@@ -64,8 +64,8 @@ class ClientService:
 
     @property
     def is_idle(self) -> bool:
-        """Whether every client has its answers."""
-        return all(
+        """Whether every client has its answers, and no call waits for its turn."""
+        return not self.gate.waiting and all(
             session.owed <= 0 and session.outgoing.is_idle
             for session in self._sessions.values()
             if isinstance(session, ClientStream)

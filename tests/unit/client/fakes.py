@@ -127,6 +127,7 @@ class FakeNode(grpc.GenericRpcHandler):
         self.frames = 0
         self.script: Script = lambda row: None
         self.is_draining = False
+        self.waiting = 0
         self.hints = pb.Hints(node=self.id)
         self.convergence: list[pb.Convergence] = []
         """What to say, one after another; the last one again and again."""
@@ -220,7 +221,11 @@ class FakeNode(grpc.GenericRpcHandler):
     def _response(self) -> pb.PipelineResponse:
         hlc = self.cluster.hlc
         return pb.PipelineResponse(
-            format=1, epoch=self.cluster.epoch, hlc=hlc, draining=self.is_draining
+            format=1,
+            epoch=self.cluster.epoch,
+            hlc=hlc,
+            draining=self.is_draining,
+            waiting=self.waiting,
         )
 
     async def _pipeline(self, requests: Any, context: Any) -> None:

@@ -119,3 +119,19 @@ def test_a_node_that_refuses_the_second_stream_gets_large_values_on_the_first(
         db.put("large", LARGE + b"2")
         assert db.get("large") == LARGE + b"2"
     assert len(refused) == 1
+
+
+def test_how_many_operations_wait_at_busy_nodes_is_told(single: FakeCluster) -> None:
+    node = single.nodes[0]
+    with kvclient.Client(single.seeds) as db:
+        node.waiting = 7
+        db.put("k", b"v")
+        assert db.metrics.waiting == 7
+        node.waiting = 2
+        db.put("k", b"v")
+        assert db.metrics.waiting == 2
+        node.kill()
+        node.waiting = 0
+        node.start()
+        db.get("k")
+        assert db.metrics.waiting == 0
