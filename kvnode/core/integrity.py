@@ -37,6 +37,11 @@ class Integrity:
         due = [each for each in (self.scrub.next_wake(), self.recovery.next_wake()) if each]
         return min(due, default=None)
 
+    @property
+    def is_recovering(self) -> bool:
+        """Whether replies may come that `key_of` knows."""
+        return self.recovery.damaged > 0
+
     def key_of(self, number: int) -> StorageKey | None:
         """Return the key whose record the turn must see to take in the reply with this id."""
         return self.recovery.key_of(number) if is_recovery(number) else None

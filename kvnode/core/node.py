@@ -27,6 +27,7 @@ from kvnode.core.floors import Floors
 from kvnode.core.handoff import Handoff, is_handoff
 from kvnode.core.hints import Hints, hint_key
 from kvnode.core.hlc import Clock
+from kvnode.core.integrity import Integrity
 from kvnode.core.keys import StorageKey
 from kvnode.core.messages import (
     ClientOps,
@@ -89,6 +90,7 @@ class Node:
         self.hints = hints
         self.stand_in = StandIn(self.replica, hints)
         self.handoff = Handoff(hints, limits, self.stand_in.owners_of, number=number)
+        self.integrity = Integrity(self.replica, limits)
         self.coordinator = Coordinator(
             self.replica,
             self.stand_in,
@@ -116,10 +118,8 @@ class Node:
 
     def next_wake(self) -> Instant | None:
         """Return the earliest instant at which a turn without events has something to do."""
-        own, upkeep = self.coordinator.next_wake(), self.handoff.next_wake()
-        if own is None or upkeep is None:
-            return upkeep if own is None else own
-        return min(own, upkeep)
+        parts = (self.coordinator, self.handoff, self.integrity)
+        return min((due for part in parts if (due := part.next_wake()) is not None), default=None)
 
     def plan(self, events: Sequence[Event]) -> Needs:
         """Return the keys that the turn must see."""
@@ -136,6 +136,9 @@ class Node:
                         keys[put.key] = None
                     elif self.coordinator.may_stand_in(put.key, put.keyspace.n):
                         hints.update(dict.fromkeys(self.stand_in.names_of(put.key)))
+            elif isinstance(event, PeerReplies) and self.integrity.is_recovering:
+                found = (self.integrity.key_of(read.id) for read in event.reads)
+                keys.update((key, None) for key in found if key is not None)
             elif isinstance(event, Scanned) and event.pairs and is_handoff(event.id):
                 hints.update((name, None) for name, _ in event.pairs)
         return Needs(list(keys), list(hints))
@@ -186,10 +189,12 @@ class Node:
         self.replica.begin(records, unreadable, wall_ms)
         self.hints.begin(hints, unreadable, self.replica.batch, wall_ms)
         self.coordinator.begin(out, now, wall_ms)
+        self.integrity.begin(now)
         for event in events:
             self._on_event(event, out, now, wall_ms)
         self.coordinator.end()
         self.handoff.on_time(now, wall_ms, out, is_busy=self.coordinator.in_flight > 0)
+        self.integrity.end(out)
         return Turn(self.replica.turn, self.replica.end(), out)
 
     def _on_event(self, event: Event, out: Outbox, now: Instant, wall_ms: int) -> None:
@@ -212,6 +217,7 @@ class Node:
                 pass  # nothing is compared yet
             case Scanned(number, pairs):
                 self.handoff.on_scanned(number, pairs, now, wall_ms, out)
+                self.integrity.on_scanned(number, pairs)
             case TopologyChanged(topology):
                 self.replica.follow(topology)
                 self.handoff.on_topology()
@@ -272,6 +278,7 @@ class Node:
         for read in event.reads:
             if read.id > OPERATION_ID_MAX:
                 handoff.on_read_reply(sender, read)
+                self.integrity.on_read_reply(sender, read)
             else:
                 coordinator.on_read_reply(sender, read)
         for forward in event.forwards:
