@@ -19,10 +19,11 @@ small, and what counts here is whether *this* node gets answers from that one. A
 that. Nothing is told on, so nobody can be accused or excused by a third.
 
 Laws: a lost link takes a peer down at once; a pause of this node accuses nobody; what returns
-without having been started anew must be heard longer each time, 0.25 s doubling up to 30 s, and
-each false alarm doubles `failover_ms`, until a quiet minute forgets both; a peer that says that it
-is stopping is SILENT until it is linked anew. A return needs round trips, so a link that is cut
-one way stays down.
+on the same link, or on a new one after less than 5 s, must be heard longer each time, 0.25 s
+doubling up to 30 s, and each false alarm doubles `failover_ms`, until a quiet minute forgets both;
+a new life, or a new link after a longer time, is believed at once: that is no flapping; a peer
+that says that it is stopping is SILENT until it is linked anew. A return needs round trips, so a
+link that is cut one way stays down.
 Tests: tests/unit/core/test_liveness.py, tests/property/test_liveness_laws.py.
 Source: Hayashibara et al., "The phi accrual failure detector" (2004); Dadgar et al., "Lifeguard"
 (2018). Left out: a link that is really lost and really back is reported each time.
@@ -47,6 +48,7 @@ _LONGEST_HEARING_US = 30_000_000
 _RETURNS = 16
 """Counted up to here."""
 _QUIET_US = 60_000_000
+_BRIEF_US = 5_000_000
 _LATE_US = 50_000
 """A look that comes so much later than was asked for is a busy node's, and no absence."""
 _UNASKED = -1
@@ -105,6 +107,7 @@ class _Peer:
         "said",
         "standing",
         "waits",
+        "was_brief",
     )
 
     def __init__(self, at: int) -> None:
@@ -131,13 +134,17 @@ class _Peer:
         self.beats: deque[tuple[int, int]] = deque(maxlen=WINDOW)
         """Number and instant of heartbeats that were not echoed yet."""
         self.waits = Waits()
+        self.was_brief = False
+        """It was up for less than `_BRIEF_US` the last time."""
+
+    @property
+    def is_mended(self) -> bool:
+        """Whether what was wrong is over, by all signs: a new link, and no habit of losing it."""
+        return self.returns < 0 or (self.is_fresh and not self.was_brief)
 
     def hearing_needed_us(self) -> int:
-        """Return how long it must be heard before it is believed to be back. The first time, the
-        hellos of a new link are enough."""
-        if self.returns < 0 or (self.returns == 0 and self.is_fresh):
-            return 0
-        return min(_FIRST_HEARING_US << self.returns, _LONGEST_HEARING_US)
+        """Return how long it must be heard before it is believed to be back."""
+        return 0 if self.is_mended else min(_FIRST_HEARING_US << self.returns, _LONGEST_HEARING_US)
 
     def forget(self) -> None:
         """A minute was quiet: bear no grudge."""
@@ -269,13 +276,14 @@ class Detector:
             if not peer.is_open:
                 continue
             found.changes.extend(self._judge(node, peer, at))
+            pace_us = self._pace_us(peer, at)
             if at - peer.heard_at >= _REDIAL * self._silence_us:
                 peer.is_open = False
                 found.redials.append(node)
-            elif at - peer.beat_at >= self._pace_us(peer, at):
+            elif at - peer.beat_at >= pace_us:
                 peer.beat_at = at
                 found.beats.append(node)
-            is_busy |= self._pace_us(peer, at) < self._beat_us or peer.asked_at != _UNASKED
+            is_busy |= pace_us < self._beat_us or peer.asked_at != _UNASKED
         self._due_us = now + (self._busy_us if is_busy else self._idle_us)
         return found
 
@@ -341,8 +349,8 @@ class Detector:
             peer.hearing_since = at
         if at - peer.hearing_since < peer.hearing_needed_us():
             return []
+        peer.returns = max(0, peer.returns if peer.is_mended else min(peer.returns + 1, _RETURNS))
         peer.is_fresh = False
-        peer.returns = min(peer.returns + 1, _RETURNS)
         peer.alarms = min(peer.alarms + (peer.standing is Standing.SILENT), _RETURNS)
         return self._set(node, peer, Standing.UP, "heard", at)
 
@@ -352,8 +360,10 @@ class Detector:
         was = peer.standing
         if was is standing:
             return []
-        if was is Standing.UP and at - peer.changed_at >= _QUIET_US:
-            peer.forget()
+        if was is Standing.UP:
+            peer.was_brief = at - peer.changed_at < _BRIEF_US
+            if at - peer.changed_at >= _QUIET_US:
+                peer.forget()
         peer.standing, peer.changed_at = standing, at
         peer.hearing_since = _UNHEARD
         return [Change(_event(node, was, standing), why)]
