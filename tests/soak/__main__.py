@@ -38,6 +38,9 @@ JOBS = (
     Job("main job", ("tests/cluster/test_main_job.py",)),
     Job("crashes and power cuts", ("tests/cluster/test_crash.py",)),
     Job("overload", ("tests/cluster/test_overload.py",)),
+    Job("damaged, full and failing disks", (
+        "tests/cluster/test_damage.py", "tests/unit/storage/test_rebuild.py",
+    )),
     Job("every test on real processes", ("tests/cluster",), runs=3),
     Job("simulated clusters and mutants", ("tests/sim",), runs=5),
     Job("vote rules and restamping", (
