@@ -53,6 +53,10 @@ SETTLING_KEYS_MAX = 4_096
 FRAME_OPERATIONS_MAX = 4_096
 """Operations in one frame that a node accepts; its own frames hold at most `frame_operations`."""
 
+TURN_OPERATIONS = 512
+"""After so many a turn takes no further event: during a turn a node neither hears nor speaks, and
+one that is silent for 200 ms is given up. More would hardly be cheaper for each."""
+
 CLIENT_TIMEOUT_MS_MAX = 600_000
 """Deadlines beyond ten minutes are capped, not refused."""
 

@@ -1,8 +1,9 @@
 """The pump: feeds events to the core, turn by turn, and carries out what it decides.
 
-One turn: all events since the last one, one multi-get, one decision, one write batch, one outbox
-per destination. What must be durable first waits for its position in the log; the storage thread
-flushes for all that wait. Dumb on purpose: every decision is the core's.
+One turn: the events since the last one (no more than keep the loop for a moment), one multi-get,
+one decision, one write batch, one outbox per destination. What must be durable first waits for its
+position in the log; the storage thread flushes for all that wait. Dumb on purpose: every decision
+is the core's.
 
 Laws: turns run one after another in the order of their events; nothing of a turn is sent before
 its batch is written, nothing held before it is durable; a batch that finds the store stalled or
@@ -20,7 +21,9 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
 from kvnode.core.batch import Family
+from kvnode.core.bounds import TURN_OPERATIONS
 from kvnode.core.messages import (
+    ClientOps,
     ClientPut,
     Event,
     Failure,
@@ -157,7 +160,7 @@ class Pump:
         return self._is_closed or self.failed.done()
 
     def _turn(self) -> None:
-        events, self._inbox = self._inbox, []
+        events = self._take()
         if self._synced_turn:
             events.insert(0, SyncedUpTo(self._synced_turn))
             self._synced_turn = 0
@@ -177,6 +180,19 @@ class Pump:
         self.turns += 1
         self.events += len(events)
         self._carry_out(turn)
+        if self._inbox:
+            self.wake()
+
+    def _take(self) -> list[Event]:
+        """Return what has come, in order, and no more than a turn may hold, or one event."""
+        size = 0
+        for count, event in enumerate(self._inbox, 1):
+            size += _size(event)
+            if size >= TURN_OPERATIONS:
+                events, self._inbox = self._inbox[:count], self._inbox[count:]
+                return events
+        events, self._inbox = self._inbox, []
+        return events
 
     def _fetch(
         self, family: Family, keys: list[Key]
@@ -283,6 +299,16 @@ class Pump:
         if not self._is_scheduled:
             self._is_scheduled = True
             self._run()
+
+
+def _size(event: Event) -> int:
+    """Return how many operations an event brings."""
+    kind = type(event)
+    if kind is ClientOps:
+        return len(event.gets) + len(event.puts)  # type: ignore[union-attr]
+    if kind is PeerRequests or kind is PeerReplies:
+        return len(event.writes) + len(event.reads) + len(event.forwards)  # type: ignore[union-attr]
+    return 1
 
 
 def as_events(sender: NodeNumber, messages: Iterable[PeerMessage]) -> list[Event]:

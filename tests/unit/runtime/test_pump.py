@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from kvnode.core.batch import Family
+from kvnode.core.bounds import TURN_OPERATIONS
 from kvnode.core.messages import (
     ClientOps,
     ErrorCode,
@@ -103,6 +104,33 @@ def test_a_read_of_what_is_durable_waits_for_nothing() -> None:
         result = driven.post.to_clients[-1][1]
         assert isinstance(result, GetResult)
         assert result.value == b"old"
+
+    run(test)
+
+
+def test_a_turn_takes_no_more_than_its_bound_and_the_next_follows_at_once_in_order() -> None:
+    async def test() -> None:
+        driven = Driven(alone())
+        reads = [read(number).gets[0] for number in range(1, 5 * TURN_OPERATIONS // 2 + 1)]
+        for first in range(0, len(reads), 100):
+            driven.pump.submit(ClientOps(SESSION, reads[first : first + 100], ()))
+        driven.pump._run()
+        answered = len(driven.post.to_clients)
+        assert TURN_OPERATIONS <= answered < TURN_OPERATIONS + 100
+        await turns()
+        assert [result.id for _, result in driven.post.to_clients] == [get.id for get in reads]
+        assert driven.pump.is_idle
+
+    run(test)
+
+
+def test_one_event_larger_than_a_turn_is_taken_whole() -> None:
+    async def test() -> None:
+        driven = Driven(alone())
+        reads = [read(number).gets[0] for number in range(1, 2 * TURN_OPERATIONS)]
+        driven.pump.submit(ClientOps(SESSION, reads, ()))
+        driven.pump._run()
+        assert len(driven.post.to_clients) == len(reads)
 
     run(test)
 
