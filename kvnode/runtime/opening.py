@@ -11,7 +11,6 @@ Source: design, sections 2.2 and 2.4.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,19 +23,17 @@ from kvnode.runtime.birth import Birth
 from kvnode.runtime.claims import place_of
 from kvnode.runtime.config import ClusterConfig, topology_at_birth
 from kvnode.runtime.identity import TOPOLOGY, Identity
-from kvnode.runtime.proof import is_proven
+from kvnode.runtime.proof import is_proven, scan_all
 from kvnode.runtime.topology_codec import decode_topology
 from kvnode.storage.engine import RocksEngine, known_damage, note_damage, open_engine
 from kvnode.storage.folder import DataFolder
 from kvnode.storage.port import Engine, ReadFailure, StorageDamaged
-from kvnode.storage.rebuild import finish_rebuild, old_store, rebuild
+from kvnode.storage.rebuild import finish_rebuild, forget_old, old_store, rebuild
 from kvnode.storage.rocks import Tuning
 from kvnode.storage.tail import torn_end
 from kvproto import kv_pb2
 
 log = logging.getLogger(__name__)
-
-_SCAN = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +133,8 @@ def _begin_life(
     )
     identity.begin_life()
     node.replica.is_proven = is_proven(engine, folder, topology)
+    if node.replica.is_proven:
+        forget_old(folder.store_path)
     return Opened(node, identity, engine)
 
 
@@ -144,13 +143,13 @@ def _known_floors(engine: RocksEngine) -> Floors:
     if engine.damage:
         log.error("store_damaged what=%s", "; ".join(engine.damage))
     else:
-        floors.load(_scan_all(engine, Family.FLOORS))
+        floors.load(scan_all(engine, Family.FLOORS))
     return floors
 
 
 def _known_hints(engine: RocksEngine, bytes_max: int) -> Hints:
     hints = Hints(bytes_max=bytes_max)
-    hints.load(_scan_all(engine, Family.HINTS))
+    hints.load(scan_all(engine, Family.HINTS))
     return hints
 
 
@@ -160,13 +159,3 @@ def _known_topology(engine: Engine, born: Topology) -> Topology:
     if isinstance(found, ReadFailure):
         raise StorageDamaged(f"the topology cannot be read: {found.reason}")
     return born if found is None else decode_topology(kv_pb2.Topology.FromString(found))
-
-
-def _scan_all(engine: Engine, family: Family) -> Iterable[tuple[bytes, bytes]]:
-    start = b""
-    while True:
-        page = engine.scan(family, start, None, _SCAN)
-        yield from page
-        if len(page) < _SCAN:
-            return
-        start = page[-1][0] + b"\x00"

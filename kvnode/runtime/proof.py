@@ -2,12 +2,14 @@
 
 After a clean stop it does. After a crash it does if every acknowledgement waited for the log, or
 if the machine has not gone down since, for then the page cache kept the rest. A doubt is durable:
-no later clean stop takes it away, only a comparison with the peers will (with anti-entropy).
+no later clean stop takes it away, only a comparison with the peers will (with anti-entropy). Damage
+becomes a doubt, and its floors go, in one batch; then the store need not tell of it any more.
 Tests: tests/unit/runtime/test_proof.py. Source: design, section 2.4.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from kvnode.core.batch import Family, WriteBatch
@@ -18,6 +20,7 @@ from kvnode.storage.port import Engine
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _BOOT = b"boot"
 _DOUBT = b"unproven"
+_SCAN = 4_096
 
 
 def is_proven(
@@ -35,9 +38,25 @@ def is_proven(
     batch.put(Family.META, _BOOT, boot)
     if not proven:
         note_doubt(batch)
+    if engine.damage:
+        for place, _ in scan_all(engine, Family.FLOORS):
+            batch.delete(Family.FLOORS, place)
     engine.write(batch)
     engine.flush()
+    if engine.damage:
+        engine.forget_damage()
     return proven
+
+
+def scan_all(engine: Engine, family: Family) -> Iterator[tuple[bytes, bytes]]:
+    """Walk a family in slices."""
+    start = b""
+    while True:
+        page = engine.scan(family, start, None, _SCAN)
+        yield from page
+        if len(page) < _SCAN:
+            return
+        start = page[-1][0] + b"\x00"
 
 
 def note_doubt(batch: WriteBatch) -> None:

@@ -2,7 +2,7 @@
 
     store      the damaged one              store.old  the damaged one, kept aside until proven
     store.new  being filled: discarded      store      what could be read of it
-               if anything interrupts this
+               if anything interrupts this  store.rebuilds  why, a line for each, until proven
 
 It decides what of a damaged store is worth keeping: every pair that reads; of the records, those
 that their checksums vouch for. Not the floors, which would call lost records superseded, and not
@@ -12,7 +12,7 @@ one begins.
 
 Laws (tests/unit/storage/test_rebuild.py):
   1. What comes out is what was written at some time, never a wrong byte, and it says that it is
-     damaged (`RocksEngine.damage`) until somebody has proven it.
+     damaged (`RocksEngine.damage`) until somebody has noted the doubt.
   2. A crash at any instant leaves the old store in its place, or the finished new one.
   3. At most one old store is kept, the latest; no more than `REBUILDS_MAX` rebuilds follow one
      another without a proof in between: a disk that fails again and again is no place for data.
@@ -36,7 +36,7 @@ from kvnode.core.batch import Change, Family
 from kvnode.core.keys import StorageKey
 from kvnode.core.record import DamagedRecord, decode
 from kvnode.core.resolve import is_conflict
-from kvnode.storage.durable import sync_folder
+from kvnode.storage.durable import remove_file, sync_folder, write_file
 from kvnode.storage.engine import known_damage, note_damage
 from kvnode.storage.port import StorageDamaged, StorageStalled
 from kvnode.storage.rocks import RocksStore, Tuning
@@ -85,6 +85,10 @@ def old_store(store: Path) -> Path:
     return store.with_name(f"{store.name}.old")
 
 
+def _rebuilds(store: Path) -> Path:
+    return store.with_name(f"{store.name}.rebuilds")
+
+
 def _new_store(store: Path) -> Path:
     return store.with_name(f"{store.name}.new")
 
@@ -104,6 +108,7 @@ def finish_rebuild(store: Path) -> None:
 def forget_old(store: Path) -> None:
     """Remove the damaged store that was kept aside: the new one has been proven."""
     shutil.rmtree(old_store(store), ignore_errors=True)
+    remove_file(_rebuilds(store))
 
 
 def rebuild(store: Path, why: str, *, tuning: Tuning) -> Salvage:
@@ -118,8 +123,9 @@ def rebuild(store: Path, why: str, *, tuning: Tuning) -> Salvage:
         StorageDamaged: it has been rebuilt too often, and never proven in between.
         StorageFull: there is no room for both; the old store is as it was.
     """
-    before = known_damage(store)
-    if sum(line.startswith(_MARK) for line in before) >= REBUILDS_MAX:
+    rebuilds = _rebuilds(store)
+    before = rebuilds.read_text(encoding="utf-8") if rebuilds.exists() else ""
+    if before.count("\n") >= REBUILDS_MAX:
         raise StorageDamaged(
             f"{store} has been rebuilt {REBUILDS_MAX} times and is damaged again ({why}): use "
             "another disk, or remove the folder to begin empty"
@@ -128,8 +134,10 @@ def rebuild(store: Path, why: str, *, tuning: Tuning) -> Salvage:
     shutil.rmtree(new, ignore_errors=True)
     try:
         salvage = _fill(store, new, tuning)
+        told = " ".join(f"{_MARK}{why}; {salvage}".split())
+        write_file(rebuilds, f"{before}{told}\n")
         # Last: a store without it is not finished.
-        note_damage(new, (*before, f"{_MARK}{why}; {salvage}"))
+        note_damage(new, (*known_damage(store), told))
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from kvnode.core.batch import Family
+from kvnode.core.batch import Family, WriteBatch
 from kvnode.runtime import config
 from kvnode.runtime.birth import create, load
-from kvnode.runtime.opening import Opened, _known_topology, _scan_all, open_node
-from kvnode.storage.engine import note_damage, open_engine
+from kvnode.runtime.opening import Opened, _known_topology, open_node
+from kvnode.storage.engine import open_engine
 from kvnode.storage.folder import DataFolder
 from kvnode.storage.memory import MemoryEngine
 from kvnode.storage.port import StorageDamaged
@@ -49,14 +49,6 @@ def test_a_topology_that_cannot_be_read_is_not_the_one_of_birth() -> None:
         _known_topology(engine, topology())
 
 
-def test_all_pages_of_a_family_are_walked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kvnode.runtime.opening._SCAN", 3)
-    engine = MemoryEngine()
-    pairs = {(b"%02d" % number, b"v") for number in range(9)}
-    engine._families[Family.FLOORS].update(pairs)
-    assert set(_scan_all(engine, Family.FLOORS)) == pairs
-
-
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     """Give the store of a node that lived once, and left it in tables."""
@@ -86,16 +78,31 @@ def test_a_rebuild_that_was_asked_for_is_made_once(store: Path, tmp_path: Path) 
     (folder / "rebuild").write_text("a block was bad\n")
     for _ in range(2):
         opened = open_in(tmp_path / "cluster")
-        (line,) = opened.engine.damage
-        assert line.startswith("rebuilt: a block was bad; ")
         assert not opened.node.replica.is_proven
         opened.engine.close()
     assert opened.identity.start_number == 3
     assert not (folder / "rebuild").exists()
+    (line,) = (folder / "store.rebuilds").read_text().splitlines()
+    assert line.startswith("rebuilt: a block was bad; ")
+
+
+def test_the_old_store_goes_at_a_start_of_the_proven_one(store: Path, tmp_path: Path) -> None:
+    (store.parent / "rebuild").write_text("a block was bad\n")
+    opened = open_in(tmp_path / "cluster")
+    batch = WriteBatch()
+    batch.delete(Family.META, b"unproven")  # as a complete comparison does
+    opened.engine.write(batch)
+    opened.engine.close()
+    assert old_store(store).exists()
+    opened = open_in(tmp_path / "cluster")
+    assert opened.node.replica.is_proven
+    opened.engine.close()
+    assert not old_store(store).exists()
+    assert not (store.parent / "store.rebuilds").exists()
 
 
 def test_a_store_that_is_not_as_its_clean_stop_left_it_is_doubted(
-    store: Path, tmp_path: Path
+    store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = DataFolder.open(store.parent, cluster_id=_cluster_id(tmp_path), node_id="n1")
     folder.mark_clean_stop()
@@ -104,7 +111,7 @@ def test_a_store_that_is_not_as_its_clean_stop_left_it_is_doubted(
     with manifest.open("ab") as file:
         file.write(b"\x00")
     opened = open_in(tmp_path / "cluster")
-    assert opened.engine.damage == (f"not as the clean stop left it: {manifest.name}",)
+    assert f"store_changed what=not as the clean stop left it: {manifest.name}" in caplog.text
     assert not opened.node.replica.is_proven
     opened.engine.close()
 
@@ -112,7 +119,7 @@ def test_a_store_that_is_not_as_its_clean_stop_left_it_is_doubted(
 def test_a_store_that_is_rebuilt_in_vain_is_refused_and_left_unlocked(
     store: Path, tmp_path: Path
 ) -> None:
-    note_damage(store, ["rebuilt: again"] * REBUILDS_MAX)
+    (store.parent / "store.rebuilds").write_text("rebuilt: again\n" * REBUILDS_MAX)
     for table in store.glob("*.sst"):
         flip_bit(table, 20)
     with pytest.raises(StorageDamaged, match="use another disk"):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kvnode.core.batch import WriteBatch
-from kvnode.runtime.proof import is_proven, note_doubt
+from kvnode.core.batch import Family, WriteBatch
+from kvnode.runtime.proof import is_proven, note_doubt, scan_all
 from kvnode.storage.folder import DataFolder
 from kvnode.storage.memory import MemoryEngine
 from tests.unit.core.builders import DEFAULT, PERIODIC, topology
@@ -77,6 +77,28 @@ def test_a_damaged_store_is_a_doubt_however_it_was_left(store: Store) -> None:
     store.open(clean=False)
     store.engine.damage = ("a log was cut",)
     assert not store.open(clean=True)
+
+
+def test_damage_becomes_a_doubt_without_floors_and_is_told_no_more(store: Store) -> None:
+    store.open(clean=False)
+    batch = WriteBatch()
+    for number in range(20):
+        batch.put(Family.FLOORS, b"%02d" % number, b"seen")
+    store.engine.write(batch)
+    vars(store.engine)["damage"] = ("a log was cut",)
+    assert not store.open(clean=True)
+    assert store.engine.damage == ()
+    store.engine.crash()
+    assert list(scan_all(store.engine, Family.FLOORS)) == []
+    assert not store.open(clean=True)
+
+
+def test_all_slices_of_a_family_are_walked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kvnode.runtime.proof._SCAN", 3)
+    engine = MemoryEngine()
+    pairs = {(b"%02d" % number, b"v") for number in range(9)}
+    engine._families[Family.FLOORS].update(pairs)
+    assert set(scan_all(engine, Family.FLOORS)) == pairs
 
 
 def test_a_doubt_outlives_a_clean_stop(store: Store) -> None:

@@ -177,12 +177,12 @@ def test_one_old_store_is_kept_and_rebuilding_ends_after_a_few(path: Path) -> No
     fill(path, 10)
     for number in range(REBUILDS_MAX):
         rebuild(path, f"damage {number}", tuning=TUNING)
-    assert sorted(each.name for each in path.parent.iterdir()) == ["store", "store.old"]
+    beside = sorted(each.name for each in path.parent.iterdir())
+    assert beside == ["store", "store.old", "store.rebuilds"]
     with pytest.raises(StorageDamaged, match=r"rebuilt 5 times.*damage 5"):
         rebuild(path, "damage 5", tuning=TUNING)
     assert len(held(path)) == 10
-    with opened(path) as engine:
-        engine.forget_damage()
+    forget_old(path)
     rebuild(path, "much later", tuning=TUNING)
 
 
