@@ -10,9 +10,9 @@ is cut one way would be down on one side and up on the other.
 How long a silence may be is learnt (phi accrual): from the last 256 waits for an echo, as their
 mean and ten standard deviations. Settings bound it from both sides: a clean link is judged by
 `failover_ms` and `silence_ms`, one that loses every fifth frame is given longer, and nobody more
-than 1.75 times `silence_ms`. Heartbeats come four times as fast, or faster, while an answer would
-decide something: who is accused has missed many. Time in which this node itself did not run counts
-for nobody's silence (Lifeguard's lesson: first doubt yourself).
+than twice the one and 1.75 times the other. Heartbeats come four or eight times as fast while an
+answer would decide something: who is accused has missed many. Time in which this node itself did
+not run counts for nobody's silence (Lifeguard's lesson: first doubt yourself).
 
 Accrual over links and not SWIM's gossip: every node talks to every other anyway, clusters are
 small, and what counts here is whether *this* node gets answers from that one. A rumour cannot say
@@ -182,9 +182,9 @@ class Detector:
         """Begin to judge a peer; it is down."""
         self._peers[node] = _Peer(self._attended(now))
 
-    def drop(self, node: NodeNumber, now: Instant) -> list[Change]:
+    def drop(self, node: NodeNumber, why: str, now: Instant) -> list[Change]:
         """Judge a peer no more."""
-        changes = self.on_lost(node, "no member any more", now)
+        changes = self.on_lost(node, why, now)
         self._peers.pop(node, None)
         return changes
 
@@ -324,8 +324,9 @@ class Detector:
             return self._set(node, peer, Standing.DOWN, "silent", at)
         if peer.standing is Standing.UP and peer.asked_at != _UNASKED:
             owing_us = at - max(peer.heard_at, peer.asked_at)
-            learnt_us = max(2 * self._probe_us + longest_us, self._failover_us << peer.alarms)
-            if owing_us >= max(self._failover_us, min(learnt_us, self._silence_us)):
+            learnt_us = min(2 * self._probe_us + longest_us, 2 * self._failover_us)
+            doubled_us = min(self._failover_us << peer.alarms, self._silence_us)
+            if owing_us >= max(self._failover_us, learnt_us, doubled_us):
                 return self._set(node, peer, Standing.SILENT, "owes answers", at)
         return []
 
@@ -335,8 +336,10 @@ class Detector:
         if silent_us >= 2 * self._silence_us:
             return self._beat_us
         calm_us = self._beat_us if peer.asked_at == _UNASKED else 0
-        is_calm = peer.standing is Standing.UP and silent_us < calm_us + self._probe_us
-        return self._beat_us if is_calm else self._probe_us
+        if peer.standing is Standing.UP and silent_us < calm_us + self._probe_us:
+            return self._beat_us
+        # Who was accused in vain may say so twice as often.
+        return self._probe_us // 2 if peer.alarms else self._probe_us
 
     def _hear(self, node: NodeNumber, peer: _Peer, at: int) -> list[Change]:
         silent_us, peer.heard_at = at - peer.heard_at, at

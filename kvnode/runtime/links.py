@@ -206,12 +206,12 @@ class Links:
         wanted = {member.number: member for member in topology.members}
         wanted.pop(self._identity.number, None)
         for number in [number for number in self.peers if number not in wanted]:
-            self._drop(number)
+            self._drop(number, "no member any more")
         for number, member in wanted.items():
             address = self._overrides.get(member.id, member.address)
             known = self.peers.get(number)
             if known is not None and known.address != address:
-                self._drop(number)
+                self._drop(number, "it has moved")
             if number not in self.peers:
                 self._dial(member, address)
 
@@ -241,7 +241,7 @@ class Links:
         """End all links."""
         self._watching.cancel()
         for number in list(self.peers):
-            self._drop(number)
+            self._drop(number, "this node stops")
 
     async def _watch(self) -> None:
         """Have the detector look whenever it wants to."""
@@ -270,8 +270,8 @@ class Links:
             self._tasks.create_task(link.run()) for link in (peer.link, peer.bulk)
         ]
 
-    def _drop(self, number: NodeNumber) -> None:
-        self.tell(self.detector.drop(number, now_us()))
+    def _drop(self, number: NodeNumber, why: str) -> None:
+        self.tell(self.detector.drop(number, why, now_us()))
         self.peers.pop(number).is_dropped = True
         for task in self._running.pop(number):
             task.cancel()

@@ -177,7 +177,7 @@ def test_a_peer_that_says_it_is_stopping_is_silent_until_it_is_linked_anew(bench
 
 
 def test_a_peer_that_is_no_member_any_more_is_down_and_forgotten(bench: Bench) -> None:
-    bench.note(bench.detector.drop(2, bench.now))
+    bench.note(bench.detector.drop(2, "gone", bench.now))
     assert bench.told == ["PeerDown"]
     detector, now = bench.detector, bench.now
     assert detector.on_opened(2, LIFE, now) == detector.on_lost(2, "", now) == []
