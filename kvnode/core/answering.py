@@ -27,6 +27,7 @@ from kvnode.core.conversations import (
     TellKeys,
     TellRoots,
     Verdict,
+    refuse,
 )
 from kvnode.core.exchange import PAGE, Page, Shared, shared
 from kvnode.core.floors import BadReport, Floors, Seen
@@ -35,6 +36,7 @@ from kvnode.core.messages import NodeNumber, Outbox, Scan
 from kvnode.core.proving import Proving
 from kvnode.core.topology import Topology
 from kvnode.core.trees import GROUP_LEAVES, GROUPS, LEAVES, Trees, fingerprint_of_any
+from kvnode.core.versions import Dot
 
 ANSWER_ID = 0b1001 << 60
 """The top four bits of the ids of scans that belong to answers."""
@@ -46,7 +48,8 @@ class Holdings(NamedTuple):
     """What a node holds, as far as exchanges look at it."""
 
     number: NodeNumber
-    actor: int
+    last_own: Callable[[Partition], Dot]
+    """The last dot that this life has issued in a partition."""
     trees: Trees
     floors: Floors
     proving: Proving
@@ -73,7 +76,8 @@ class Holdings(NamedTuple):
     def take_over(self, view: Shared, report: bytes) -> None:
         """A complete exchange allows to take over what the peer had seen. Raises: BadReport."""
         if view.may_take:
-            self.floors.raise_to(view.partition, Seen.decode(report), issuer=self.actor)
+            own = self.last_own(view.partition)
+            self.floors.raise_to(view.partition, Seen.decode(report), own=own)
 
 
 class Heard(NamedTuple):
@@ -125,7 +129,7 @@ class Answers:
             return
         peer, ask, view = found
         if pairs is None:
-            out.send(peer, _no_keys(ask))
+            self._refuse(peer, ask, out)
             return
         page = page_of(pairs, self._holdings.trees, view, limit=_limit(ask))
         out.send(
@@ -170,7 +174,7 @@ class Answers:
     def _scan(self, peer: NodeNumber, ask: AskKeys, out: Outbox) -> None:
         view = self._holdings.shared(peer, ask.partition)
         if view is None or len(self._scans) >= _SCANS_MAX:
-            out.send(peer, _no_keys(ask))
+            self._refuse(peer, ask, out)
             return
         first, last = self._holdings.trees.leaf_bounds(view.partition, 0, LEAVES - 1)
         start = max(first, ask.start)
@@ -179,6 +183,11 @@ class Answers:
         scan_id = ANSWER_ID | self._next
         self._scans[scan_id] = (peer, ask, view)
         out.scans.append(Scan(scan_id, Family.RECORDS, start, end, _limit(ask)))
+
+    def _refuse(self, peer: NodeNumber, ask: AskKeys, out: Outbox) -> None:
+        tell = refuse(ask)
+        assert tell is not None
+        out.send(peer, tell)
 
     def _take_over(self, peer: NodeNumber, ask: TakeOver) -> None:
         view = self._holdings.shared(peer, ask.partition)
@@ -206,7 +215,3 @@ def page_of(
 
 def _limit(ask: AskKeys) -> int:
     return max(1, min(ask.limit, _PAGE_MAX))
-
-
-def _no_keys(ask: AskKeys) -> TellKeys:
-    return TellKeys(ask.id, is_known=False, keys=(), hashes=(), is_last=False, covered=b"")

@@ -103,10 +103,10 @@ class TellKeys(NamedTuple):
 
 
 class TakeOver(NamedTuple):
-    """An exchange that this side asked for is complete: what it had seen when that began. There is
-    no answer."""
+    """An exchange that this side asked for is complete: what it had seen when that began."""
 
     id: int
+    """0: there is no answer."""
     partition: Partition
     report: bytes
     is_proven: bool
@@ -116,6 +116,19 @@ Ask = AskRoots | AskHashes | AskKeys | TakeOver
 Tell = TellRoots | TellHashes | TellKeys
 ASKS = (AskRoots, AskHashes, AskKeys, TakeOver)
 TELLS = (TellRoots, TellHashes, TellKeys)
+
+
+def refuse(ask: Ask) -> Tell | None:
+    """Return the answer that tells nothing; None for what is not answered."""
+    match ask:
+        case AskRoots(number, _):
+            return TellRoots(number, ())
+        case AskHashes():
+            return TellHashes(ask.id, is_known=False, hashes=())
+        case AskKeys():
+            return TellKeys(ask.id, False, (), (), is_last=False, covered=b"")
+        case TakeOver():
+            return None
 
 
 @dataclass(slots=True)

@@ -165,17 +165,17 @@ class Floors:
         """Return 64 bits that stand for the report. Costs O(actors)."""
         return digest_of(self.report(partition))
 
-    def raise_to(self, partition: Partition, seen: Seen, *, issuer: int) -> None:
+    def raise_to(self, partition: Partition, seen: Seen, *, own: Dot) -> None:
         """Take over what a peer had seen when a complete exchange with it began.
 
-        `issuer`: this node's own actor, whose dots nobody has seen before this node has.
+        `own`: the last dot that this node itself has issued there: nobody has seen later ones.
         """
         for actor, floor in seen.floors.items():
-            if actor == issuer:
-                continue
             place = (partition, actor)
             before = (self._floor.get(place, 0), self._above.get(place))
             runs = [*(before[1] or ()), *seen.runs.get(actor, ())]
+            if actor == own.actor:
+                floor, runs = min(floor, own.counter), [*(before[1] or ())]
             self._set(place, max(before[0], floor), runs)
             if (self._floor[place], self._above.get(place)) != before:
                 self._changed[place] = None
@@ -183,7 +183,10 @@ class Floors:
     def save(self, batch: WriteBatch) -> None:
         """Put what changed since the last call into the batch of the records it speaks of."""
         for place in self._changed:
-            batch.put(Family.FLOORS, _KEY.pack(*place), self._encode(place))
+            if place in self._floor:
+                batch.put(Family.FLOORS, _KEY.pack(*place), self._encode(place))
+            else:
+                batch.delete(Family.FLOORS, _KEY.pack(*place))
         self._changed = {}
 
     def load(self, entries: Iterable[tuple[bytes, bytes]]) -> None:
@@ -197,14 +200,13 @@ class Floors:
             if runs := [(first, last) for first, last in _RUN.iter_unpack(value[_VALUE.size :])]:
                 self._above[place] = runs
 
-    def drop(self, partition: Partition, batch: WriteBatch) -> None:
+    def drop(self, partition: Partition) -> None:
         """Forget a partition whose records were lost or given up."""
         for actor in self._actors.pop(partition, ()):
             place = (partition, actor)
             del self._floor[place]
             self._above.pop(place, None)
-            self._changed.pop(place, None)
-            batch.delete(Family.FLOORS, _KEY.pack(*place))
+            self._changed[place] = None
 
     def __iter__(self) -> Iterator[tuple[Place, int]]:
         return iter(self._floor.items())

@@ -35,6 +35,10 @@ class Issuer:
             is_explicit=request.is_explicit,
         )
 
+    def last(self, partition: Partition) -> Dot:
+        """Return the last dot that was spent; counter 0: none."""
+        return Dot(self.actor, self._counters.get(partition, 0))
+
     def spend(self, partition: Partition, dot: Dot) -> None:
         """A write with this dot is stored; others' dots are none of ours."""
         if dot.actor == self.actor and dot.counter > self._counters.get(partition, 0):

@@ -90,6 +90,8 @@ class Mender:
 
     def on_time(self, now: Instant, out: Outbox) -> None:
         """Begin what window and rate allow, and give up what was never answered."""
+        if not self._jobs and not self._waiting:
+            return
         for job_id, job in [*self._jobs.items()]:
             if now < job.gives_up_at:
                 break  # in order: all have the same patience

@@ -48,9 +48,14 @@ from kvnode.core.messages import (
     TopologyChanged,
 )
 from kvnode.core.operations import OPERATION_ID_MAX
+from kvnode.core.proving import Proving
+from kvnode.core.recovery import is_recovery
 from kvnode.core.replica import Replica
+from kvnode.core.scrub import is_scrub
 from kvnode.core.standin import StandIn
 from kvnode.core.topology import Topology
+from kvnode.core.trees import Trees
+from kvnode.core.upkeep import Upkeep
 
 
 class Needs(NamedTuple):
@@ -83,10 +88,15 @@ class Node:
         cluster_key: bytes,
         floors: Floors,
         hints: Hints,
+        trees: Trees | None = None,
+        proving: Proving | None = None,
     ) -> None:
         self.limits = limits
         self.clock = Clock(max_skew_ms=limits.max_skew_ms)
-        self.replica = Replica(number, actor, topology, self.clock, floors)
+        self.replica = Replica(
+            number, actor, topology, self.clock, floors, trees=trees, proving=proving
+        )
+        self.upkeep = Upkeep(self.replica, limits)
         self.hints = hints
         self.stand_in = StandIn(self.replica, hints)
         self.handoff = Handoff(hints, limits, self.stand_in.owners_of, number=number)
@@ -99,6 +109,7 @@ class Node:
             first_id=actor & 0xFFFF_FFFF,
         )
         self._ahead_ms: dict[NodeNumber, int] = {}
+        self._now = Instant(0)
 
     @property
     def number(self) -> NodeNumber:
@@ -107,8 +118,8 @@ class Node:
 
     def take_alarms(self) -> list[str]:
         """Return what people should hear of the turns so far, once."""
-        alarms = [*self.replica.alarms, *self.handoff.alarms]
-        self.replica.alarms, self.handoff.alarms = [], []
+        alarms = [*self.replica.alarms, *self.handoff.alarms, *self.upkeep.answers.alarms]
+        self.replica.alarms, self.handoff.alarms, self.upkeep.answers.alarms = [], [], []
         return alarms
 
     @property
@@ -119,7 +130,8 @@ class Node:
     def next_wake(self) -> Instant | None:
         """Return the earliest instant at which a turn without events has something to do."""
         parts = (self.coordinator, self.handoff, self.integrity)
-        return min((due for part in parts if (due := part.next_wake()) is not None), default=None)
+        wakes = (*(part.next_wake() for part in parts), self.upkeep.next_wake(self._now))
+        return min((at for at in wakes if at is not None), default=None)
 
     def plan(self, events: Sequence[Event]) -> Needs:
         """Return the keys that the turn must see."""
@@ -139,8 +151,11 @@ class Node:
             elif isinstance(event, PeerReplies) and self.integrity.is_recovering:
                 found = (self.integrity.key_of(read.id) for read in event.reads)
                 keys.update((key, None) for key in found if key is not None)
-            elif isinstance(event, Scanned) and event.pairs and is_handoff(event.id):
-                hints.update((name, None) for name, _ in event.pairs)
+            elif isinstance(event, Scanned) and event.pairs:
+                if is_handoff(event.id):
+                    hints.update((name, None) for name, _ in event.pairs)
+                else:
+                    keys.update(dict.fromkeys(self.upkeep.wanted(event)))
         return Needs(list(keys), list(hints))
 
     def _plan_requests(
@@ -186,6 +201,7 @@ class Node:
             wall_ms: physical time, ms since 1970.
         """
         out = Outbox()
+        self._now = now
         self.replica.begin(records, unreadable, wall_ms)
         self.hints.begin(hints, unreadable, self.replica.batch, wall_ms)
         self.coordinator.begin(out, now, wall_ms)
@@ -195,6 +211,7 @@ class Node:
         self.coordinator.end()
         self.handoff.on_time(now, wall_ms, out, is_busy=self.coordinator.in_flight > 0)
         self.integrity.end(out)
+        self.upkeep.on_time(now, wall_ms, out)
         return Turn(self.replica.turn, self.replica.end(), out)
 
     def _on_event(self, event: Event, out: Outbox, now: Instant, wall_ms: int) -> None:
@@ -204,36 +221,46 @@ class Node:
             case PeerRequests():
                 self._on_requests(event, out, now)
             case PeerReplies():
-                self._on_replies(event)
+                self._on_replies(event, out, now)
             case SyncedUpTo(turn):
                 self.replica.on_synced(turn)
                 self.stand_in.on_synced(turn)
             case PeerUp() | PeerDown() | PeerSilent() | PeerHeard():
-                self._on_peer(event)
+                self._on_peer(event, out, now)
             case PeerClock(node, ahead_ms):
                 self._ahead_ms[node] = ahead_ms
                 self._judge_clock()
-            case PeerAsks() | PeerTells():
-                pass  # nothing is compared yet
-            case Scanned(number, pairs):
+            case PeerAsks(sender, asks):
+                self.upkeep.on_asks(sender, asks, out)
+            case PeerTells(sender, tells):
+                self.upkeep.on_tells(sender, tells, now, out)
+            case Scanned(number, pairs) if is_handoff(number):
                 self.handoff.on_scanned(number, pairs, now, wall_ms, out)
+            case Scanned(number, pairs) if is_scrub(number):
                 self.integrity.on_scanned(number, pairs)
+            case Scanned():
+                self.upkeep.on_scanned(event, now, out)
             case TopologyChanged(topology):
                 self.replica.follow(topology)
                 self.handoff.on_topology()
+                self.upkeep.follow(now)
             case _:
                 assert_never(event)
 
-    def _on_peer(self, event: PeerUp | PeerDown | PeerSilent | PeerHeard) -> None:
+    def _on_peer(
+        self, event: PeerUp | PeerDown | PeerSilent | PeerHeard, out: Outbox, now: Instant
+    ) -> None:
         match event:
             case PeerUp(node):
                 self.coordinator.on_peer_up(node)
                 self.handoff.on_up(node)
+                self.upkeep.on_up(node, now)
             case PeerDown(node):
                 self._ahead_ms.pop(node, None)
                 self._judge_clock()
                 self.coordinator.on_peer_down(node)
                 self.handoff.on_down(node)
+                self.upkeep.on_down(node, now, out)
             case PeerSilent(node):
                 self.coordinator.on_peer_silent(node)
             case PeerHeard(node):
@@ -268,19 +295,24 @@ class Node:
         for put in event.forwards:
             self.coordinator.on_put(-sender, put)
 
-    def _on_replies(self, event: PeerReplies) -> None:
+    def _on_replies(self, event: PeerReplies, out: Outbox, now: Instant) -> None:
         coordinator, handoff, sender = self.coordinator, self.handoff, event.sender
         for write in event.writes:
-            if write.id > OPERATION_ID_MAX:
+            if write.id <= OPERATION_ID_MAX:
+                coordinator.on_write_reply(sender, write)
+            elif is_handoff(write.id):
                 handoff.on_write_reply(sender, write)
             else:
-                coordinator.on_write_reply(sender, write)
+                self.upkeep.on_write_reply(sender, write, now, out)
         for read in event.reads:
-            if read.id > OPERATION_ID_MAX:
+            if read.id <= OPERATION_ID_MAX:
+                coordinator.on_read_reply(sender, read)
+            elif is_handoff(read.id):
                 handoff.on_read_reply(sender, read)
+            elif is_recovery(read.id):
                 self.integrity.on_read_reply(sender, read)
             else:
-                coordinator.on_read_reply(sender, read)
+                self.upkeep.on_read_reply(sender, read, now, out)
         for forward in event.forwards:
             coordinator.on_forward_reply(sender, forward)
 

@@ -50,6 +50,8 @@ _LONE = bytes((FORMAT, 1))
 _NO_DOTS = b"\x00\x00"
 _LENGTHS = struct.Struct("<IxxHQ")
 _LENGTHS_AT = 48  # of the value's length within _META
+_EXPIRES_AT = 40
+_FLAGS_AT = 52
 _VOTE_HEAD = struct.Struct("<QH")
 _VOTE = struct.Struct("<IB")
 _PAIRS = tuple(struct.Struct(f"<{2 * count}Q") for count in range(9))
@@ -242,6 +244,20 @@ def verify(key: StorageKey, data: bytes) -> None:
 def core_of(data: bytes) -> bytes:
     """Return the core: equal cores are equal states. Costs one slice; `data` must be sound."""
     return data[: _core_end(data)]
+
+
+def absent_from(data: bytes) -> int | None:
+    """Return from when on a sound record is nothing but absence, ms since 1970: 0 if all of its
+    versions are tombstones, the last expiry if all others expire; None: never."""
+    end = _core_end(data)
+    due = 0
+    for at in range(end - data[1] * _META.size, end, _META.size):
+        if not data[at + _FLAGS_AT] & _TOMBSTONE:
+            expires = int.from_bytes(data[at + _EXPIRES_AT : at + _LENGTHS_AT], "little")
+            if not expires:
+                return None
+            due = max(due, expires)
+    return due
 
 
 def encode_pairs(context: Context) -> bytes:

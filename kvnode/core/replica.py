@@ -1,30 +1,27 @@
 """The owner's part: what this node holds, through one turn.
 
-A turn's records are fetched before it (`begin`); what the turn changes is seen by the rest of it
-and collected in its one batch. What is written but not yet synced is *dirty*: a reply that shows
-it waits for the log, so nothing is shown that a crash could take back.
+It decides what becomes of what is held (kvnode.core.shelf) when clients and other nodes write. What
+is written but not yet synced is *dirty*: a reply that shows it waits for the log, so nothing is
+shown that a crash could take back.
 
 Laws: a record that cannot be read is never taken for an absent one; a merge never overwrites; a
 vote is cast only for a version that came straight from its coordinator, in time; floors and
 records change in one batch; no dot is issued twice (an actor is one life, its counters rise).
 Tests: tests/unit/core/test_replica.py; as whole clusters: tests/sim/.
-Left out: hints, trees, reaping (they come with hinted handoff and anti-entropy).
+Left out: hints (kvnode.core.standin), what is compared with others (kvnode.core.upkeep).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
 from typing import assert_never
 
-from kvnode.core.batch import Family, WriteBatch
-from kvnode.core.bounds import CONTEXT_ENTRIES_MAX, SIBLINGS_MAX
+from kvnode.core.bounds import CONTEXT_ENTRIES_MAX
 from kvnode.core.context import open_watermark
 from kvnode.core.floors import Floors
-from kvnode.core.held import Held
 from kvnode.core.held import Unreadable as Unreadable
 from kvnode.core.hlc import Clock
 from kvnode.core.issuer import Issuer
-from kvnode.core.keys import Partition, StorageKey, keyspace_of, partition_of_key
+from kvnode.core.keys import Partition, StorageKey, partition_of_key
 from kvnode.core.messages import (
     ClientPut,
     Instant,
@@ -36,6 +33,7 @@ from kvnode.core.messages import (
     Status,
     WriteKind,
 )
+from kvnode.core.proving import Proving
 from kvnode.core.record import (
     NOT_HELD,
     DamagedRecord,
@@ -46,15 +44,13 @@ from kvnode.core.record import (
     decode,
     encode,
     encode_lone,
-    fits,
-    measure,
     read_lone,
 )
-from kvnode.core.resolve import is_conflict
-from kvnode.core.topology import Durability, Topology
-from kvnode.core.unsynced import Unsynced
+from kvnode.core.shelf import Shelf
+from kvnode.core.shelf import TooMany as TooMany
+from kvnode.core.topology import Topology
+from kvnode.core.trees import Trees, trees_of
 from kvnode.core.versions import (
-    EMPTY,
     Context,
     Dot,
     Record,
@@ -76,86 +72,61 @@ from kvnode.core.write import LocalWrite
 _NOTHING = Encoded(b"")
 
 
-class TooMany(Exception):
-    """A record would hold more siblings or context entries than one may."""
-
-
-class Replica(Held):
+class Replica(Shelf):
     """The local records, floors and counters of one node in one life."""
 
     __slots__ = (
         "_issuer",
         "_partition_bits",
-        "_periodic",
-        "_unsynced",
-        "_wall_ms",
-        "batch",
         "clock",
-        "floors",
-        "is_proven",
         "number",
         "refuses",
         "topology",
-        "turn",
     )
 
     def __init__(
-        self, number: NodeNumber, actor: int, topology: Topology, clock: Clock, floors: Floors
+        self,
+        number: NodeNumber,
+        actor: int,
+        topology: Topology,
+        clock: Clock,
+        floors: Floors,
+        *,
+        trees: Trees | None = None,
+        proving: Proving | None = None,
     ) -> None:
-        super().__init__()
+        """Begin a life with what earlier ones saved; none: a store that never held anything."""
+        trees, proving = trees or trees_of(topology), proving or Proving(number, topology)
+        super().__init__(topology, floors, trees, proving)
         self.number = number
         self._issuer = Issuer(actor)
-        self.follow(topology)
         self.clock = clock
-        self.floors = floors
-        self.is_proven = True
         self.refuses: Status | None = None
         """Why writes are refused at present, if they are (no space)."""
-        self.turn = 0
-        self._wall_ms = 0
-        self.batch = WriteBatch()
-        self._unsynced = Unsynced()
 
     @property
     def actor(self) -> int:
         """This life as an issuer of writes."""
         return self._issuer.actor
 
+    @property
+    def is_proven(self) -> bool:
+        """Whether no partition is in doubt."""
+        return self.proving.is_whole
+
+    def last_own(self, partition: Partition) -> Dot:
+        """Return the last dot that this life has spent in a partition; counter 0: none."""
+        return self._issuer.last(partition)
+
     def follow(self, topology: Topology) -> None:
         """Decide under this topology from here on."""
+        super().follow(topology)
         self.topology = topology
         self._partition_bits = topology.partition_bits
-        self._periodic = frozenset(
-            keyspace.name
-            for keyspace in topology.keyspaces
-            if keyspace.durability is Durability.PERIODIC
-        )
-
-    def begin(
-        self, records: Mapping[StorageKey, bytes | None], unreadable: Set[bytes], wall_ms: int
-    ) -> None:
-        """Start a turn with the records that it needs, at a physical instant."""
-        self.turn += 1
-        self._wall_ms = wall_ms
-        self.begin_records(records, unreadable)
-        self.batch = WriteBatch()
-
-    def end(self) -> WriteBatch:
-        """End the turn: return all that it changed."""
-        self.floors.save(self.batch)
-        return self.batch
-
-    def on_synced(self, turn: int) -> None:
-        """The log is durable up to and with this turn."""
-        self._unsynced.on_synced(turn)
 
     def refusal(self, *, is_delete: bool) -> Status | None:
         """Return why a write is refused at present. Deletes pass a full disk: they help."""
         return None if is_delete and self.refuses is Status.REFUSED_FULL else self.refuses
-
-    def is_dirty(self, key: StorageKey) -> bool:
-        """Say whether what is held of the key could still be lost in a crash."""
-        return key in self._unsynced
 
     def coordinate(self, request: ClientPut, now: Instant) -> LocalWrite:
         """Apply a client's write here, under a new dot, or find that of an earlier attempt.
@@ -224,27 +195,9 @@ class Replica(Held):
         passed = bool(request.watermark) and self.floors.has_passed(
             self._partition(request.key), open_watermark(request.watermark)
         )
-        status = Status.DONE if self.is_proven else Status.UNPROVEN
+        is_proven = self.proving.is_proven(self._partition(request.key))
+        status = Status.DONE if is_proven else Status.UNPROVEN
         return ReplicaReadReply(request.id, status, Encoded(data or b""), passed)
-
-    def note_lost(self, key: StorageKey) -> None:
-        """A record was damaged: what its partition has seen may be lost, and is no more known."""
-        self.floors.drop(self._partition(key), self.batch)
-
-    def replace_damaged(self, key: StorageKey, state: Record) -> None:
-        """Put what other owners hold in the place of a damaged record; whatever is sound stays.
-
-        Raises: TooMany, as every write.
-        """
-        if not self.is_damaged(key):
-            return
-        self.note_lost(key)
-        if state == EMPTY:
-            self._records[key] = None
-            for family in (Family.RECORDS, Family.CONFLICTS, Family.GRAVES):
-                self.batch.delete(family, key)
-        else:
-            self._store(key, state, siblings=SIBLINGS_MAX)
 
     def _take_over(self, request: ReplicaWrite) -> ReplicaWriteReply | None:
         """The common write: one version, under a context that covers all that is held here. It is
@@ -277,15 +230,19 @@ class Replica(Held):
         theirs = decode(key, request.record)
         if (refusal := self.refusal_of(request, theirs)) is not None:
             return ReplicaWriteReply(request.id, refusal, _NOTHING)
-        mine = self._load(key)
-        if clashing := clashes(mine, theirs):
+        held = self._load(key)
+        if clashing := clashes(held, theirs):
             self.alarms.append(f"one dot, two payloads: {clashing[0]}")
             return ReplicaWriteReply(request.id, Status.REFUSED_INVALID, _NOTHING)
-        mine = self._filled(key, mine, theirs)
-        merged = self._merged(request, mine, theirs)
-        encoded = self._store(key, merged, siblings=len(mine.versions))
-        # Only now: a dot that was refused has not been here, and must not pass for superseded.
-        for version in theirs.versions:
+        merged = self._merged(request, self._filled(key, held, theirs), theirs)
+        if merged == held and held.versions:
+            encoded = encode(key, merged)
+        else:
+            encoded = self._store(key, merged, siblings=len(held.versions))
+        # Only now: a dot that was refused has not been here, and must not pass for superseded. One
+        # that goes with its record must, though its floor may have been dropped in a doubt.
+        gone = held.versions if not merged.versions else ()
+        for version in (*theirs.versions, *gone):
             self._count(key, version.dot)
             self.clock.observe(version.timestamp, self._wall_ms)
         is_same = core_of(encoded) == core_of(request.record)
@@ -324,24 +281,6 @@ class Replica(Held):
             and find(mine, version.dot) is None
         )
         return mine._replace(context=join(mine.context, Context({}, gone))) if gone else mine
-
-    def _store(self, key: StorageKey, record: Record, *, siblings: int) -> Encoded:
-        """Store a record where `siblings` versions were held before."""
-        if not fits(record):
-            raise TooMany(measure(record))
-        encoded = encode(key, record)
-        self._keep(key, encoded)
-        if is_conflict(record, self._wall_ms):
-            self.batch.put(Family.CONFLICTS, key, b"")
-        elif siblings > 1:
-            self.batch.delete(Family.CONFLICTS, key)
-        return encoded
-
-    def _keep(self, key: StorageKey, encoded: Encoded) -> None:
-        self._records[key] = encoded
-        self.batch.put(Family.RECORDS, key, encoded)
-        if not self._periodic or keyspace_of(key) not in self._periodic:
-            self._unsynced.add(key, self.turn)
 
     def seal_next(self, request: ClientPut) -> Version:
         """Return a client's write under the next dot, which is not spent yet."""

@@ -36,10 +36,10 @@ from kvnode.core.keys import Partition
 from kvnode.core.mending import Mender
 from kvnode.core.messages import Instant, NodeNumber, Outbox
 from kvnode.core.progress import Progress
-from kvnode.core.runs import ANSWER_US, Begun, Runs
+from kvnode.core.runs import ANSWER_US, RUN_ID, Begun, Runs
 
-SWEEP_ID = 0b1011 << 60
-"""The top four bits of ids that belong to sweeps."""
+SWEEP_ID = RUN_ID
+"""The top four bits of the ids of asks: those of exchanges get other answers."""
 _BATCH = 32
 _RETRY_US = 1_000_000
 """Between sweeps while a partition is in doubt."""
@@ -245,7 +245,7 @@ class Sweeps:
                 self.progress.on_refused(begun.peer, view.partition)
                 return
             is_proven = holdings.proving.is_proven(view.partition)
-            over = TakeOver(self._take_id(), view.partition, begun.report, is_proven)
+            over = TakeOver(0, view.partition, begun.report, is_proven)
             self._out.send(begun.peer, over, durable=True)
         self._on_heard(begun.peer, view, heard)
         self.progress.on_complete(begun.peer, view.partition, self._now)

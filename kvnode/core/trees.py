@@ -41,6 +41,7 @@ from kvnode.core.batch import Family, WriteBatch
 from kvnode.core.bounds import TREE_RING, TREE_STEP
 from kvnode.core.keys import Partition, StorageKey, keyspace_of
 from kvnode.core.record import core_of
+from kvnode.core.topology import Topology
 
 FORMAT = 1
 LEAF_BITS = 10
@@ -63,7 +64,7 @@ _DENSE = struct.Struct(f"<{LEAVES}Q")
 _SLOT = struct.Struct(">cI")
 _SNAPSHOT = struct.Struct(">cIH")
 _VERSION = b"v"
-_DAMAGED = b"\x00\xff" + bytes(4 + 62 * 255)
+_DAMAGED = b"\x00\xff" + bytes(4 + 64 * 255)
 
 
 class Observer(Protocol):
@@ -71,6 +72,9 @@ class Observer(Protocol):
 
     def on_change(self, key: StorageKey, before: int, after: int) -> None:
         """The record of `key` had one fingerprint and has another; 0: absent."""
+
+    def on_doubt(self, partition: Partition) -> None:
+        """What was seen of a partition may be wrong."""
 
 
 def fingerprint(key: StorageKey, data: bytes) -> int:
@@ -88,11 +92,16 @@ def fingerprint_of_any(key: StorageKey, data: bytes) -> int:
         return fingerprint(key, _DAMAGED)
 
 
+def trees_of(topology: Topology) -> Trees:
+    """Return empty trees for the partitions and keyspaces of a topology."""
+    return Trees(topology.partition_bits, {k.name: k.n for k in topology.keyspaces})
+
+
 class Trees:
     """The trees of one node, in memory; changes are collected until `save` puts them in a batch."""
 
     __slots__ = (
-        "_changes", "_due", "_leaves", "_n_of", "_ns", "_number", "_only_n",
+        "_changes", "_due", "_is_new", "_leaves", "_n_of", "_ns", "_number", "_only_n",
         "_roots", "_shift", "_unknown", "_unwritten", "observer",
     )  # fmt: skip
 
@@ -116,8 +125,10 @@ class Trees:
         self._due: dict[int, int] = {}
         """tree -> number of the oldest entry that its snapshot lacks; in order of these."""
         self._unknown: dict[Partition, None] = {}
-        self._unwritten: list[tuple[bytes, bytes | None]] = [(_VERSION, bytes((FORMAT,)))]
+        self._unwritten: list[tuple[bytes, bytes | None]] = []
         """Marks for the next batch: (key, value or None)."""
+        self._is_new = True
+        """The store does not say yet that there are trees."""
         self.observer: Observer | None = None
 
     # ---- changes ---------------------------------------------------------------------------
@@ -144,6 +155,9 @@ class Trees:
             self._write_marks(batch)
         if not self._changes:
             return
+        if self._is_new:
+            self._is_new = False
+            batch.put(Family.TREES, _VERSION, bytes((FORMAT,)))
         first = self._number + 1
         # A turn with many changes takes more room in the ring, so that its bytes are bounded.
         self._number += 1 + min(len(self._changes) // TREE_STEP, TREE_RING // 8)
@@ -195,7 +209,7 @@ class Trees:
         for key, value in entries:
             if key == _VERSION:
                 is_complete = value[0] == FORMAT
-                self._unwritten.clear()
+                self._is_new = False
                 continue
             kind = key[:1]
             if kind == b"x":
@@ -225,6 +239,8 @@ class Trees:
         """This partition's records may be other than its trees say: know nothing of it."""
         self._unknown[partition] = None
         self._unwritten.append((_mark(partition), b""))
+        if self.observer is not None:
+            self.observer.on_doubt(partition)
         for tree in self._of(partition):
             del self._leaves[tree], self._roots[tree]
             self._due.pop(tree, None)

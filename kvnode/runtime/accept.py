@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 
 from kvnode.core.bounds import Limits
+from kvnode.core.conversations import PeerAsks, refuse
 from kvnode.core.messages import (
     ClientPut,
     ErrorCode,
@@ -306,6 +307,15 @@ class PeerService:
                 self._pump.submit(requests)
         if failures:
             accepted.push(list(failures))
+        if (asks := self.codec.asks(accepted.number, frame)) is not None:
+            self._take_asks(accepted, asks, frame)
+
+    def _take_asks(self, accepted: Accepted, asks: PeerAsks, frame: peer_pb2.PeerFrame) -> None:
+        accepted.in_flight.begin(asks.asks, is_bulk=accepted.is_bulk)
+        if frame.epoch < self.identity.topology.epoch:
+            accepted.push([tell for ask in asks.asks if (tell := refuse(ask)) is not None])
+        else:
+            self._pump.submit(asks)
 
     def begin_frame(self, *, with_topology: bool) -> peer_pb2.PeerFrame:
         """Return a frame to another node."""

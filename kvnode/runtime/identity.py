@@ -201,7 +201,9 @@ class Identity:
             hello.known_start,
             self.start_number,
         )
-        self._node.replica.is_proven = False
+        replica = self._node.replica
+        # Durable with this batch as a whole; the next turn's says which partitions.
+        replica.doubt(replica.proving.owned())
         self.start_number = hello.known_start + 1
         batch = WriteBatch()
         batch.put(Family.META, _OWN_START, _START.pack(self.start_number, self.incarnation))

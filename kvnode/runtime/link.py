@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from kvnode.core.conversations import ASKS, TELLS
 from kvnode.core.messages import (
     ClientPut,
     PeerMessage,
@@ -24,6 +25,7 @@ from kvnode.core.messages import (
     ReplicaWrite,
     ReplicaWriteReply,
 )
+from kvnode.runtime.exchange_codec import payload as exchanged
 from kvnode.runtime.outgoing import Outgoing
 from kvnode.runtime.peer_codec import BadFrame, new_frame, parse_frame
 from kvnode.runtime.pump import wall_ms
@@ -41,6 +43,9 @@ _LOST = (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
 """What grpc.aio raises when a stream ends under a reader or a writer."""
 
 
+_EXCHANGED = frozenset((*ASKS, *TELLS))
+
+
 def payload(message: PeerMessage) -> int:
     """Return a message's bytes, for bounds; small fields count as a flat sum."""
     # By exact type: asked for every message, and a match over classes takes three times as long.
@@ -53,6 +58,8 @@ def payload(message: PeerMessage) -> int:
         return 32 + len(message.key)  # type: ignore[union-attr]
     if kind is ClientPut:
         return 128 + len(message.key) + len(message.value)  # type: ignore[union-attr]
+    if kind in _EXCHANGED:
+        return 64 + exchanged(message)  # type: ignore[arg-type]
     return 64
 
 
@@ -164,6 +171,8 @@ class Link:
             replies = peer.codec.replies(peer.number, frame)
             if replies.writes or replies.reads or replies.forwards:
                 peer.on_answers(replies)
+            if (tells := peer.codec.tells(peer.number, frame)) is not None:
+                peer.on_tells(tells)
 
     def _encode(self, messages: Any) -> bytes:
         frame = new_frame(self._peer.header())

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
-from typing import NoReturn
+from collections.abc import Collection, Mapping
+from typing import Any, NoReturn
 
 from kvnode.core.bounds import Limits
+from kvnode.core.conversations import PeerTells
 from kvnode.core.liveness import Change, Detector, Standing
 from kvnode.core.messages import (
     NodeNumber,
@@ -144,13 +145,21 @@ class Peer:
 
     def on_answers(self, replies: PeerReplies) -> None:
         """Requests were answered."""
-        for box in (replies.writes, replies.reads, replies.forwards):
+        self._on_answered(replies.writes, replies.reads, replies.forwards)
+        self.pump.submit(replies)
+
+    def on_tells(self, tells: PeerTells) -> None:
+        """Asks were answered."""
+        self._on_answered(tells.tells)
+        self.pump.submit(tells)
+
+    def _on_answered(self, *boxes: Collection[Any]) -> None:
+        for box in boxes:
             self.in_flight.end(box)
         owes = not self.in_flight.is_empty
         self._links.tell(self._detector.on_answered(self.number, now_us(), owes=owes))
         if self.link.outgoing is not None:
             self.link.outgoing.look()
-        self.pump.submit(replies)
 
     def begin_beat(self) -> int:
         """Return the number of the heartbeat that leaves now."""

@@ -14,16 +14,18 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvnode.core.batch import Family
+from kvnode.core.batch import Family, WriteBatch
 from kvnode.core.floors import Floors
 from kvnode.core.hints import Hints
+from kvnode.core.keys import Partition
 from kvnode.core.node import Node
 from kvnode.core.topology import NodeId, Topology
+from kvnode.core.trees import trees_of
 from kvnode.runtime.birth import Birth
 from kvnode.runtime.claims import place_of
 from kvnode.runtime.config import ClusterConfig, topology_at_birth
 from kvnode.runtime.identity import TOPOLOGY, Identity
-from kvnode.runtime.proof import is_proven, scan_all
+from kvnode.runtime.proof import judge, scan_all
 from kvnode.runtime.topology_codec import decode_topology
 from kvnode.storage.engine import RocksEngine, known_damage, note_damage, open_engine
 from kvnode.storage.folder import DataFolder
@@ -118,6 +120,8 @@ def _begin_life(
     topology = _known_topology(engine, topology_at_birth(config, birth.cluster_id))
     member = topology.member(node_id)
     assert member is not None, "the command checked that the node is a member"
+    trees = trees_of(topology)
+    are_whole = trees.load(scan_all(engine, Family.TREES)) and not engine.damage
     node = Node(
         number=member.number,
         actor=incarnation,
@@ -126,24 +130,40 @@ def _begin_life(
         cluster_key=birth.key,
         floors=_known_floors(engine),
         hints=_known_hints(engine, config.limits.hint_bytes),
+        trees=trees,
     )
     place = place_of(folder.path)
     identity = Identity(
         node, NodeId(node_id), engine, incarnation, place=place, is_restored=is_restored
     )
     identity.begin_life()
-    node.replica.is_proven = is_proven(engine, folder, topology)
+    _admit_doubts(node, engine, judge(engine, folder, topology), are_trees_whole=are_whole)
     if node.replica.is_proven:
         forget_old(folder.store_path)
     return Opened(node, identity, engine)
 
 
+def _admit_doubts(
+    node: Node, engine: RocksEngine, mark: bytes | None, *, are_trees_whole: bool
+) -> None:
+    """Have the node know what it must not rely on, and have that durable before it serves."""
+    replica = node.replica
+    if mark == b"":
+        replica.doubt(Partition(each) for each in range(node.topology.partitions))
+    else:
+        replica.proving.load(mark)
+    if not are_trees_whole and engine.scan(Family.RECORDS, b"", None, 1):
+        for each in range(node.topology.partitions):
+            replica.trees.doubt(Partition(each))
+    batch = WriteBatch()
+    replica.save(batch)
+    engine.write(batch)
+    engine.flush()
+
+
 def _known_floors(engine: RocksEngine) -> Floors:
     floors = Floors()
-    if engine.damage:
-        log.error("store_damaged what=%s", "; ".join(engine.damage))
-    else:
-        floors.load(scan_all(engine, Family.FLOORS))
+    floors.load(scan_all(engine, Family.FLOORS))
     return floors
 
 

@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 
 from kvnode.core.bounds import FRAME_OPERATIONS_MAX
 from kvnode.core.context import ForgedContext, open_watermark
+from kvnode.core.conversations import ASKS, TELLS, PeerAsks, PeerTells
 from kvnode.core.keys import is_storage_key
 from kvnode.core.messages import (
     ClientPut,
@@ -33,6 +34,13 @@ from kvnode.core.messages import (
 )
 from kvnode.runtime.client_codec import fill_put_results
 from kvnode.runtime.edge import Edge, Refused, decode_failure, encode_failure, unpack_nodes
+from kvnode.runtime.exchange_codec import (
+    BadExchange,
+    decode_asks,
+    decode_tells,
+    encode_asks,
+    encode_tells,
+)
 from kvproto import kv_pb2, peer_pb2
 
 FORMAT = 1
@@ -107,6 +115,24 @@ class PeerCodec:
             forwards,
         )
 
+    def asks(self, sender: int, frame: peer_pb2.PeerFrame) -> PeerAsks | None:
+        """Return the frame's asks of exchanges, if it has any. Raises: BadFrame."""
+        if not frame.HasField("exchange_asks"):
+            return None
+        try:
+            return PeerAsks(sender, decode_asks(frame.exchange_asks))
+        except BadExchange as exc:
+            raise BadFrame(f"asks: {exc}") from exc
+
+    def tells(self, sender: int, frame: peer_pb2.PeerFrame) -> PeerTells | None:
+        """Return the frame's answers in exchanges, if it has any. Raises: BadFrame."""
+        if not frame.HasField("exchange_tells"):
+            return None
+        try:
+            return PeerTells(sender, decode_tells(frame.exchange_tells))
+        except BadExchange as exc:
+            raise BadFrame(f"tells: {exc}") from exc
+
     def _fill(self, frame: peer_pb2.PeerFrame, kind: type, group: list[Any]) -> None:
         if kind is ReplicaWrite:
             _encode_writes(frame.writes, group, self._now_us())
@@ -120,6 +146,10 @@ class PeerCodec:
             self._edge.encode_puts(frame.forwards, group)
         elif kind is PutResult:
             fill_put_results(frame.forward_results, group)
+        elif kind in ASKS:
+            encode_asks(frame.exchange_asks, group)
+        elif kind in TELLS:
+            encode_tells(frame.exchange_tells, group)
         else:
             assert kind is Failure, kind
             frame.forward_failures.extend(encode_failure(one, self._edge) for one in group)

@@ -1,42 +1,51 @@
-"""Whether this node's store is known to hold all that it ever acknowledged: proven, or not.
+"""Whether a store that is opened is known to hold all that it ever acknowledged.
 
 After a clean stop it does. After a crash it does if every acknowledgement waited for the log, or
 if the machine has not gone down since, for then the page cache kept the rest. A doubt is durable:
-no later clean stop takes it away, only a comparison with the peers will (with anti-entropy). Damage
-becomes a doubt, and its floors go, in one batch; then the store need not tell of it any more.
+no later clean stop takes it away, only exchanges with the other owners do (kvnode.core.proving).
+Damage becomes a doubt, and its floors go, in one batch; then it is told no more.
 Tests: tests/unit/runtime/test_proof.py. Source: design, section 2.4.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 from kvnode.core.batch import Family, WriteBatch
+from kvnode.core.proving import UNPROVEN
 from kvnode.core.topology import Durability, Topology
 from kvnode.storage.folder import DataFolder
-from kvnode.storage.port import Engine
+from kvnode.storage.port import Engine, ReadFailure
+
+log = logging.getLogger(__name__)
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _BOOT = b"boot"
-_DOUBT = b"unproven"
 _SCAN = 4_096
+_ALL = b""
 
 
-def is_proven(
+def judge(
     engine: Engine, folder: DataFolder, topology: Topology, *, boot_id: Path = BOOT_ID
-) -> bool:
-    """Judge a store that has just been opened, durably. Takes the folder's clean-stop marker."""
+) -> bytes | None:
+    """Judge a store that has just been opened, durably. Takes the folder's clean-stop marker.
+
+    Returns:
+        What `Proving.load` takes: none if nothing is in doubt, b"" if all partitions are.
+    """
     was_clean = folder.take_clean_stop()
     boot = boot_id.read_bytes() if boot_id.exists() else b""
-    before, doubt = engine.multi_get(Family.META, [_BOOT, _DOUBT])
+    before, doubt = engine.multi_get(Family.META, [_BOOT, UNPROVEN])
     fsync = all(keyspace.durability is Durability.FSYNC for keyspace in topology.keyspaces)
     # Nothing noted before: a first start.
     is_whole = was_clean or before is None or fsync or (boot != b"" and before == boot)
-    proven = is_whole and doubt is None and not engine.damage
     batch = WriteBatch()
     batch.put(Family.META, _BOOT, boot)
-    if not proven:
+    mark = doubt if isinstance(doubt, bytes) else None
+    if not is_whole or engine.damage or isinstance(doubt, ReadFailure):
+        mark = _ALL
         note_doubt(batch)
     if engine.damage:
         for place, _ in scan_all(engine, Family.FLOORS):
@@ -44,8 +53,9 @@ def is_proven(
     engine.write(batch)
     engine.flush()
     if engine.damage:
+        log.error("store_damaged what=%s", "; ".join(engine.damage))
         engine.forget_damage()
-    return proven
+    return mark
 
 
 def scan_all(engine: Engine, family: Family) -> Iterator[tuple[bytes, bytes]]:
@@ -60,5 +70,5 @@ def scan_all(engine: Engine, family: Family) -> Iterator[tuple[bytes, bytes]]:
 
 
 def note_doubt(batch: WriteBatch) -> None:
-    """Have the batch say that this store is not known to hold everything."""
-    batch.put(Family.META, _DOUBT, b"")
+    """Have the batch say that nothing in this store is known to be complete."""
+    batch.put(Family.META, UNPROVEN, _ALL)

@@ -85,6 +85,27 @@ REFUSED_EPOCH: ReplyStatus.ValueType  # 8
 """the sender's topology is older; the newer one is attached"""
 Global___ReplyStatus: _TypeAlias = ReplyStatus  # noqa: Y015
 
+class _Verdict:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SAME: _Verdict.ValueType  # 0
+    FLOORS: _Verdict.ValueType  # 1
+    """only the floors differ"""
+    DIFFER: _Verdict.ValueType  # 2
+    NOT_NOW: _Verdict.ValueType  # 3
+
+class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper): ...
+
+SAME: Verdict.ValueType  # 0
+FLOORS: Verdict.ValueType  # 1
+"""only the floors differ"""
+DIFFER: Verdict.ValueType  # 2
+NOT_NOW: Verdict.ValueType  # 3
+Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
+
 @_typing.final
 class PeerFrame(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -105,6 +126,8 @@ class PeerFrame(_message.Message):
     FORWARD_RESULTS_FIELD_NUMBER: _builtins.int
     FORWARD_FAILURES_FIELD_NUMBER: _builtins.int
     TOPOLOGY_FIELD_NUMBER: _builtins.int
+    EXCHANGE_ASKS_FIELD_NUMBER: _builtins.int
+    EXCHANGE_TELLS_FIELD_NUMBER: _builtins.int
     format: _builtins.int
     """1"""
     cluster: _builtins.bytes
@@ -137,6 +160,10 @@ class PeerFrame(_message.Message):
     def topology(self) -> _kv_pb2.Topology:
         """attached when the other's epoch is older"""
 
+    @_builtins.property
+    def exchange_asks(self) -> Global___ExchangeAsks: ...
+    @_builtins.property
+    def exchange_tells(self) -> Global___ExchangeTells: ...
     def __init__(
         self,
         *,
@@ -156,10 +183,12 @@ class PeerFrame(_message.Message):
         forward_results: _kv_pb2.PutResults | None = ...,
         forward_failures: _abc.Iterable[_kv_pb2.Failure] | None = ...,
         topology: _kv_pb2.Topology | None = ...,
+        exchange_asks: Global___ExchangeAsks | None = ...,
+        exchange_tells: Global___ExchangeTells | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["forward_results", b"forward_results", "forwards", b"forwards", "heartbeat", b"heartbeat", "hello", b"hello", "read_replies", b"read_replies", "reads", b"reads", "topology", b"topology", "write_replies", b"write_replies", "writes", b"writes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exchange_asks", b"exchange_asks", "exchange_tells", b"exchange_tells", "forward_results", b"forward_results", "forwards", b"forwards", "heartbeat", b"heartbeat", "hello", b"hello", "read_replies", b"read_replies", "reads", b"reads", "topology", b"topology", "write_replies", b"write_replies", "writes", b"writes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "epoch", b"epoch", "format", b"format", "forward_failures", b"forward_failures", "forward_results", b"forward_results", "forwards", b"forwards", "heartbeat", b"heartbeat", "hello", b"hello", "hlc", b"hlc", "identity", b"identity", "read_replies", b"read_replies", "reads", b"reads", "topology", b"topology", "trace", b"trace", "write_replies", b"write_replies", "writes", b"writes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "epoch", b"epoch", "exchange_asks", b"exchange_asks", "exchange_tells", b"exchange_tells", "format", b"format", "forward_failures", b"forward_failures", "forward_results", b"forward_results", "forwards", b"forwards", "heartbeat", b"heartbeat", "hello", b"hello", "hlc", b"hlc", "identity", b"identity", "read_replies", b"read_replies", "reads", b"reads", "topology", b"topology", "trace", b"trace", "write_replies", b"write_replies", "writes", b"writes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -447,3 +476,298 @@ class Forwards(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Forwards: _TypeAlias = Forwards  # noqa: Y015
+
+@_typing.final
+class ExchangeAsks(_message.Message):
+    """Exchanges: two owners compare a partition. Hashes are of the records that both own."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOTS_FIELD_NUMBER: _builtins.int
+    HASHES_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    TAKE_OVER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def roots(self) -> _containers.RepeatedCompositeFieldContainer[Global___AskRoots]: ...
+    @_builtins.property
+    def hashes(self) -> _containers.RepeatedCompositeFieldContainer[Global___AskHashes]: ...
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___AskKeys]: ...
+    @_builtins.property
+    def take_over(self) -> _containers.RepeatedCompositeFieldContainer[Global___TakeOver]: ...
+    def __init__(
+        self,
+        *,
+        roots: _abc.Iterable[Global___AskRoots] | None = ...,
+        hashes: _abc.Iterable[Global___AskHashes] | None = ...,
+        keys: _abc.Iterable[Global___AskKeys] | None = ...,
+        take_over: _abc.Iterable[Global___TakeOver] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hashes", b"hashes", "keys", b"keys", "roots", b"roots", "take_over", b"take_over"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExchangeAsks: _TypeAlias = ExchangeAsks  # noqa: Y015
+
+@_typing.final
+class AskRoots(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    PARTITION_FIELD_NUMBER: _builtins.int
+    ROOT_FIELD_NUMBER: _builtins.int
+    FLOORS_FIELD_NUMBER: _builtins.int
+    PROVEN_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    @_builtins.property
+    def partition(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def root(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def floors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """a digest of the asker's floors"""
+
+    @_builtins.property
+    def proven(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
+        """the asker's partition is"""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        partition: _abc.Iterable[_builtins.int] | None = ...,
+        root: _abc.Iterable[_builtins.int] | None = ...,
+        floors: _abc.Iterable[_builtins.int] | None = ...,
+        proven: _abc.Iterable[_builtins.bool] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["floors", b"floors", "id", b"id", "partition", b"partition", "proven", b"proven", "root", b"root"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AskRoots: _TypeAlias = AskRoots  # noqa: Y015
+
+@_typing.final
+class AskHashes(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    PARTITION_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    partition: _builtins.int
+    @_builtins.property
+    def group(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """the leaves of these; none: all groups"""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        partition: _builtins.int = ...,
+        group: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "id", b"id", "partition", b"partition"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AskHashes: _TypeAlias = AskHashes  # noqa: Y015
+
+@_typing.final
+class AskKeys(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    PARTITION_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    partition: _builtins.int
+    start: _builtins.bytes
+    end: _builtins.bytes
+    """not included; empty: the partition's"""
+    limit: _builtins.int
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        partition: _builtins.int = ...,
+        start: _builtins.bytes = ...,
+        end: _builtins.bytes = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "id", b"id", "limit", b"limit", "partition", b"partition", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AskKeys: _TypeAlias = AskKeys  # noqa: Y015
+
+@_typing.final
+class TakeOver(_message.Message):
+    """an exchange is complete; not answered"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    PARTITION_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
+    PROVEN_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    partition: _builtins.int
+    report: _builtins.bytes
+    """the asker's floors when it began"""
+    proven: _builtins.bool
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        partition: _builtins.int = ...,
+        report: _builtins.bytes = ...,
+        proven: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "partition", b"partition", "proven", b"proven", "report", b"report"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TakeOver: _TypeAlias = TakeOver  # noqa: Y015
+
+@_typing.final
+class ExchangeTells(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOTS_FIELD_NUMBER: _builtins.int
+    HASHES_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def roots(self) -> _containers.RepeatedCompositeFieldContainer[Global___TellRoots]: ...
+    @_builtins.property
+    def hashes(self) -> _containers.RepeatedCompositeFieldContainer[Global___TellHashes]: ...
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___TellKeys]: ...
+    def __init__(
+        self,
+        *,
+        roots: _abc.Iterable[Global___TellRoots] | None = ...,
+        hashes: _abc.Iterable[Global___TellHashes] | None = ...,
+        keys: _abc.Iterable[Global___TellKeys] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hashes", b"hashes", "keys", b"keys", "roots", b"roots"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExchangeTells: _TypeAlias = ExchangeTells  # noqa: Y015
+
+@_typing.final
+class TellRoots(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    PARTITION_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    PROVEN_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    @_builtins.property
+    def partition(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def verdict(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def proven(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]: ...
+    @_builtins.property
+    def report(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """the answerer's floors, unless SAME"""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        partition: _abc.Iterable[_builtins.int] | None = ...,
+        verdict: _abc.Iterable[_builtins.int] | None = ...,
+        proven: _abc.Iterable[_builtins.bool] | None = ...,
+        report: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "partition", b"partition", "proven", b"proven", "report", b"report", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TellRoots: _TypeAlias = TellRoots  # noqa: Y015
+
+@_typing.final
+class TellHashes(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    KNOWN_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    known: _builtins.bool
+    @_builtins.property
+    def hash(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        known: _builtins.bool = ...,
+        hash: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hash", b"hash", "id", b"id", "known", b"known"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TellHashes: _TypeAlias = TellHashes  # noqa: Y015
+
+@_typing.final
+class TellKeys(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    KNOWN_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    COVERED_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    known: _builtins.bool
+    last: _builtins.bool
+    """nothing follows in the range"""
+    covered: _builtins.bytes
+    """else: the last key that was looked at"""
+    @_builtins.property
+    def key(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """storage keys, in order"""
+
+    @_builtins.property
+    def hash(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        known: _builtins.bool = ...,
+        key: _abc.Iterable[_builtins.bytes] | None = ...,
+        hash: _abc.Iterable[_builtins.int] | None = ...,
+        last: _builtins.bool = ...,
+        covered: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["covered", b"covered", "hash", b"hash", "id", b"id", "key", b"key", "known", b"known", "last", b"last"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TellKeys: _TypeAlias = TellKeys  # noqa: Y015

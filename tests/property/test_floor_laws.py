@@ -84,10 +84,15 @@ def test_runs_that_do_not_fit_are_forgotten_never_invented(counters: list[int]) 
 
 @given(arrivals)
 def test_a_dropped_partition_is_forgotten_alone(arrived: Arrivals) -> None:
-    floors, batch = after(arrived), WriteBatch()
-    floors.drop(Partition(0), batch)
-    assert saved(floors) == saved(after([each for each in arrived if each[0] != 0]))
-    assert all(value is None for _, _, value in batch.changes)
+    floors = after(arrived)
+    saved(floors)
+    floors.drop(Partition(0))
+    kept = after([each for each in arrived if each[0] != 0])
+    assert dict(floors) == dict(kept)
+    batch = WriteBatch()
+    floors.save(batch)
+    dropped = {key for _, key, value in batch.changes if value is None}
+    assert dropped == {key for key in saved(after(arrived)) if key not in saved(kept)}
 
 
 @given(arrivals, arrivals, arrivals)
@@ -99,7 +104,7 @@ def test_taking_over_is_having_seen_both(first: Arrivals, second: Arrivals, more
         mine.add(partition, dot)
     for _ in range(2):
         for partition, report in reports.items():
-            mine.raise_to(partition, report, issuer=9)
+            mine.raise_to(partition, report, own=Dot(9, 0))
             mine.check()
     both = after([*more, *second, *first])
     assert [mine.report(p) for p in reports] == [both.report(p) for p in reports]

@@ -98,7 +98,10 @@ class Watch:
                 record = decode(key, data)
                 self._cluster.tell("store", node, Stored(key, record))
                 self._check_record(key, record)
-                self._check_seen(node, key, record)
+                self._check_seen(node, key, record.context)
+            elif family is Family.RECORDS:
+                self._cluster.tell("remove", node, Removed(StorageKey(name)))
+                self._check_seen(node, StorageKey(name), NOTHING_SEEN)
             elif family is Family.HINTS and data is not None:
                 owner, key = split_hint_key(name)
                 record = decode(key, decode_hint(data).record)
@@ -113,10 +116,22 @@ class Watch:
             if known != version.checksum:
                 self._cluster.fail(key, f"invariant 3: {version.dot} names two payloads")
 
-    def _check_seen(self, node: NodeNumber, key: StorageKey, record: Record) -> None:
-        if not covers_all(record.context, self._known.get((node, key), NOTHING_SEEN)):
+    def _check_seen(self, node: NodeNumber, key: StorageKey, context: Context) -> None:
+        """Context and floor together: what was reaped, the floor has seen."""
+        known = self._known.get((node, key), NOTHING_SEEN)
+        if not covers_all(context, known) and not self._has_floor_seen(node, key, known):
             self._cluster.fail(key, f"invariant 4: what node {node} has seen has shrunk")
-        self._known[node, key] = record.context
+        if context is not NOTHING_SEEN:
+            self._known[node, key] = context
+
+    def _has_floor_seen(self, node: NodeNumber, key: StorageKey, context: Context) -> bool:
+        life = self._cluster.hosts[node].life
+        assert life is not None
+        replica = life.replica
+        partition = replica.trees.partition_of(key)
+        if not replica.proving.is_proven(partition):
+            return True  # exchanges that began after the doubt will bring it back
+        return not replica.floors.seen(partition).lacks(context)
 
     def check_read(self, read: Read) -> None:
         """Invariants 2, 5 and 6: is this an answer that a reader may get?"""
@@ -152,11 +167,20 @@ class Watch:
         if any(not is_same_state(joined, state) for state in states.values()):
             self._cluster.fail(key, f"invariant 8: owners differ after healing: {states}")
         for write in self._acknowledged(key):
-            if not any(covers(joined.context, dot) for dot in self._dots_of(write)):
+            if not any(self._is_known(key, joined, dot) for dot in self._dots_of(write)):
                 self._cluster.fail(key, f"invariant 1: {write.value!r} is gone without a trace")
             live = {version.write_id for version in joined.versions}
-            if not live & set(write.write_ids) and not self._has_successor(write):
+            # A delete may have been reaped: `_is_known` holds it to that.
+            is_gone = not live & set(write.write_ids) and write.value is not None
+            if is_gone and not self._has_successor(write):
                 self._cluster.fail(key, f"invariant 1: nothing superseded {write.value!r}")
+
+    def _is_known(self, key: StorageKey, joined: Record, dot: Dot) -> bool:
+        """Say whether all owners have seen a dot: by the record's context, or by their floors."""
+        return covers(joined.context, dot) or all(
+            self._has_floor_seen(node, key, Context({}, frozenset((dot,))))
+            for node in self._cluster.owners(key)
+        )
 
     def _states(self, key: StorageKey) -> Iterator[tuple[NodeNumber, Record]]:
         for node in self._cluster.owners(key):
@@ -235,6 +259,13 @@ class Stored:
             for v in record.versions
         ]
         return f"holds {'; '.join(versions)} under {brief_context(record.context)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """A record that a turn removed."""
+
+    key: StorageKey
 
 
 def brief_dot(dot: Dot) -> str:

@@ -34,7 +34,7 @@ from kvnode.core.conversations import (
 )
 from kvnode.core.floors import Floors
 from kvnode.core.hints import Hints
-from kvnode.core.keys import StorageKey, partition_of_key
+from kvnode.core.keys import Partition, StorageKey, partition_of_key
 from kvnode.core.liveness import Change, Standing
 from kvnode.core.messages import (
     ClientGet,
@@ -58,7 +58,9 @@ from kvnode.core.messages import (
     SyncedUpTo,
 )
 from kvnode.core.node import Node
+from kvnode.core.proving import UNPROVEN
 from kvnode.core.topology import Keyspace, Member, NodeId, Topology
+from kvnode.core.trees import LEAVES, trees_of
 from kvnode.storage.memory import MemoryEngine
 from kvnode.storage.port import ReadFailure, StorageDamaged
 from tests.sim.checks import Stored, Watch, brief_context
@@ -70,7 +72,6 @@ Key = TypeVar("Key", bound=bytes)
 CLUSTER_KEY = b"simulated cluster key, 32 bytes."
 BIRTH_MS = 1_700_000_000_000
 PARTITIONS = 8
-_SCAN = 1_000
 
 
 class Host:
@@ -83,6 +84,7 @@ class Host:
         """How far its physical clock is ahead of true time."""
         self.flush_us = 3_000
         self.is_proven = True
+        """Whether the next life begins without a doubt other than those that its store knows of."""
         self.life: Node | None = None
         self.links: Links | None = None
         """Its life's."""
@@ -99,9 +101,13 @@ class Host:
         assert self.life is None
         self._lives += 1
         floors = Floors()
-        floors.load(self.engine.scan(Family.FLOORS, b"", None, _SCAN))
+        floors.load(self._all(Family.FLOORS))
         hints = Hints(bytes_max=world.limits.hint_bytes)
-        hints.load(self.engine.scan(Family.HINTS, b"", None, 1 << 20))
+        hints.load(self._all(Family.HINTS))
+        trees = trees_of(world.topology)
+        trees.load(self._all(Family.TREES))
+        (mark,) = self.engine.multi_get(Family.META, [UNPROVEN])
+        assert not isinstance(mark, ReadFailure)
         self.life = Node(
             number=self.number,
             actor=world.new_actor(self.number),
@@ -110,8 +116,12 @@ class Host:
             cluster_key=CLUSTER_KEY,
             floors=floors,
             hints=hints,
+            trees=trees,
         )
-        self.life.replica.is_proven = self.is_proven
+        self.life.replica.proving.load(mark)
+        if not self.is_proven:
+            self.is_proven = True
+            self.life.replica.doubt(self.life.replica.proving.owned())
         world.tell("start", self.number, f"{self.life.replica.actor:x}")
         world.watch.on_start(self.number)
         self.links = Links(
@@ -140,6 +150,20 @@ class Host:
                 and not world.network.links[self.number, other.number].is_cut
             ):
                 other.later(RESET_US, functools.partial(other.links.reset, self.number))
+
+    def _all(self, family: Family) -> list[tuple[bytes, bytes]]:
+        return self.engine.scan(family, b"", None, 1 << 20)
+
+    def check_trees(self) -> None:
+        """Assert that the trees are those of the records that the store holds."""
+        assert self.life is not None
+        trees, fresh = self.life.replica.trees, trees_of(self._world.topology)
+        for name, data in self._all(Family.RECORDS):
+            fresh.note(StorageKey(name), None, data)
+        trees.check()
+        for partition in map(Partition, range(PARTITIONS)):
+            held = trees.leaves(partition, 1, 0, LEAVES)
+            assert held == fresh.leaves(partition, 1, 0, LEAVES), self._world.seed
 
     def wipe(self) -> None:
         """Lose the disk (of a node that is not running): what it held is no longer proven."""
@@ -381,6 +405,17 @@ class Cluster:
             self.tell("answer", node, session, result)
             hear = self.clients[session]
             self.hosts[node].later(delay, lambda hear=hear, it=result: hear(node, it))  # type: ignore[misc]
+
+    def are_owners_equal(self) -> bool:
+        """Say whether all nodes live, are proven, and hold the same as the other owners."""
+        lives = {number: host.life for number, host in self.hosts.items()}
+        if not all(life is not None and life.replica.is_proven for life in lives.values()):
+            return False
+        for partition, row in enumerate(self.topology.owner_numbers):
+            owners = [life for number in row if (life := lives[number]) is not None]
+            if len({life.replica.trees.root(Partition(partition), 1) for life in owners}) > 1:
+                return False
+        return True
 
     def owners(self, key: StorageKey) -> tuple[NodeNumber, ...]:
         """Return the numbers of a key's owners."""

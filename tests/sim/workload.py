@@ -21,6 +21,8 @@ KEYS = (b"a", b"b")
 _LAGS_MS = (0, 0, 2_000, 20_000)
 _SETTLE_US = 12_000_000
 _HANDOFF_US = 60_000_000
+_EQUAL_US = 120_000_000
+_REAP_US = 25_000_000
 
 
 class Trial:
@@ -96,19 +98,33 @@ class Trial:
         cluster.run(_HANDOFF_US, until=lambda: not self._hints())
         assert not self._hints(), f"seed {cluster.seed}: hints that never left"
         cluster.watch.healed_us = cluster.now_us
+        self._become_equal()
         for key in KEYS:
             self._mend(key)
         cluster.watch.check_all_reads()
         self._check_idle()
+
+    def _become_equal(self) -> None:
+        """Invariant 8: equal trees on all owners, everything proven, and it stays so. Twice, since
+        owners reap each for itself, in their own time."""
+        cluster = self.cluster
+        for _ in range(2):
+            cluster.run(_EQUAL_US, until=cluster.are_owners_equal)
+            assert cluster.are_owners_equal(), f"seed {cluster.seed}: owners stay different"
+            cluster.run(_REAP_US)
+        cluster.run(_EQUAL_US, until=cluster.are_owners_equal)
+        for host in cluster.hosts.values():
+            host.check_trees()
 
     def _hints(self) -> int:
         lives = (host.life for host in self.cluster.hosts.values())
         return sum(life.hints.pending for life in lives if life is not None)
 
     def _mend(self, key: bytes) -> None:
-        name = encode_key(self.cluster.keyspace.name, key)
+        cluster = self.cluster
+        name = encode_key(cluster.keyspace.name, key)
         n = self.cluster.keyspace.n
-        answers = [self.clients[0].get(key, r=n), self.clients[1].get(key, r=n)]
+        answers = [Client(cluster, 90 + each).get(key, r=n) for each in (0, 1)]
         if any(read.outcome != OK for read in answers):
             self.cluster.fail(name, "a healed cluster gives no answer")
         if answers[0].value != answers[1].value:

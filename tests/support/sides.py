@@ -11,7 +11,6 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 from kvnode.core.answering import ANSWER_ID, Answers, Heard, Holdings
-from kvnode.core.batch import WriteBatch
 from kvnode.core.bounds import Limits
 from kvnode.core.conversations import ASKS, TELLS
 from kvnode.core.exchange import Shared
@@ -36,7 +35,7 @@ from kvnode.core.runs import RUN_ID
 from kvnode.core.sweeps import Sweeps
 from kvnode.core.topology import Keyspace, Member, NodeId, Topology
 from kvnode.core.trees import Trees
-from kvnode.core.versions import EMPTY, Context, Record, covers, find, join, sync
+from kvnode.core.versions import EMPTY, Context, Dot, Record, covers, find, join, sync
 
 BITS = 1
 _KIND = 0b1111 << 60
@@ -76,7 +75,12 @@ class Side:
         self.heard: dict[tuple[NodeNumber, Partition], Heard] = {}
         self.topology = topology
         self.holdings = Holdings(
-            number, 1_000 + number, self.trees, self.floors, self.proving, lambda: self.topology
+            number,
+            lambda _: Dot(1_000 + number, 0),
+            self.trees,
+            self.floors,
+            self.proving,
+            lambda: self.topology,
         )
         self.mender = Mender(
             number, window=limits.exchange_window, per_s=limits.exchange_keys_per_s
@@ -104,7 +108,7 @@ class Side:
         """Lose all records of a partition, and know it."""
         for key in [key for key in self.records if partition_of_key(key, BITS) == partition]:
             self.keep(key, EMPTY)
-        self.floors.drop(Partition(partition), WriteBatch())
+        self.floors.drop(Partition(partition))
         self.proving.doubt([Partition(partition)])
 
     def state(self, key: StorageKey) -> Record:

@@ -135,8 +135,8 @@ def test_a_dropped_partition_is_forgotten_here_and_on_disk() -> None:
     floors.add(OTHER, dot("a1"))
     written = set(saved(floors))
     floors.add(P, dot("a2"))
+    floors.drop(P)
     batch = WriteBatch()
-    floors.drop(P, batch)
     floors.save(batch)
     dropped = {key for _, key, value in batch.changes if value is None}
     assert len(batch) == len(dropped) == 2
@@ -154,7 +154,7 @@ def test_a_broken_invariant_is_noticed() -> None:
 
 # ---- between owners -----------------------------------------------------------------------------
 
-NOBODY = 99
+NOBODY = Dot(99, 0)
 
 
 def told(floors: Floors) -> Seen:
@@ -185,14 +185,14 @@ def test_digests_are_equal_if_and_only_if_the_same_was_seen() -> None:
 
 def test_a_floor_rises_to_a_peers_over_gaps_of_its_own() -> None:
     floors = having_seen("a1", "a5", "b1")
-    floors.raise_to(P, told(having_seen("a1", "a2", "a3", "a4", "c1")), issuer=NOBODY)
+    floors.raise_to(P, told(having_seen("a1", "a2", "a3", "a4", "c1")), own=NOBODY)
     floors.check()
     assert (floors.floor(P, 1), floors.floor(P, 2), floors.floor(P, 3)) == (5, 1, 1)
 
 
 def test_runs_of_a_peer_fill_gaps_too() -> None:
     floors = having_seen("a1", "a4")
-    floors.raise_to(P, told(having_seen("a3", "a7")), issuer=NOBODY)
+    floors.raise_to(P, told(having_seen("a3", "a7")), own=NOBODY)
     floors.check()
     assert floors.floor(P, 1) == 1
     assert [c for c in range(1, 9) if floors.has_seen(P, Dot(1, c))] == [1, 3, 4, 7]
@@ -201,23 +201,31 @@ def test_runs_of_a_peer_fill_gaps_too() -> None:
 def test_two_that_took_over_each_others_have_seen_the_same() -> None:
     left, right = having_seen("a1", "a4", "b2"), having_seen("a2", "b1", "c5")
     before = told(left)
-    left.raise_to(P, told(right), issuer=NOBODY)
-    right.raise_to(P, before, issuer=NOBODY)
+    left.raise_to(P, told(right), own=NOBODY)
+    right.raise_to(P, before, own=NOBODY)
     assert left.digest(P) == right.digest(P) != having_seen("a1", "a4", "b2").digest(P)
 
 
 def test_nobody_has_seen_more_of_an_actor_than_itself() -> None:
     floors = having_seen("a1", "b1")
-    floors.raise_to(P, told(having_seen("a1", "a2", "b1", "b2")), issuer=1)
-    assert (floors.floor(P, 1), floors.floor(P, 2)) == (1, 2)
+    floors.raise_to(P, told(having_seen("a1", "a2", "a5", "b1", "b2")), own=dot("a1"))
+    assert (floors.floor(P, 1), floors.highest(P, 1), floors.floor(P, 2)) == (1, 1, 2)
+
+
+def test_after_a_doubt_a_node_learns_from_others_what_it_has_issued_itself() -> None:
+    floors = having_seen("a1", "a2")
+    floors.drop(P)
+    floors.add(P, dot("a3"))
+    floors.raise_to(P, told(having_seen("a1", "a2")), own=dot("a3"))
+    assert floors.floor(P, 1) == 3
 
 
 def test_what_was_taken_over_is_saved_once_and_only_if_it_is_new() -> None:
     floors = having_seen("a1", "b1")
     saved(floors)
-    floors.raise_to(P, told(having_seen("a1", "b1", "b2")), issuer=NOBODY)
+    floors.raise_to(P, told(having_seen("a1", "b1", "b2")), own=NOBODY)
     assert len(saved(floors)) == 1
-    floors.raise_to(P, told(having_seen("a1", "b1", "b2")), issuer=NOBODY)
+    floors.raise_to(P, told(having_seen("a1", "b1", "b2")), own=NOBODY)
     assert saved(floors) == {}
 
 
@@ -231,7 +239,7 @@ def test_a_context_is_covered_by_floors_for_its_ranges_and_by_runs_for_single_do
 
 def test_a_dropped_partition_reports_nothing() -> None:
     floors = having_seen("a1", "b3")
-    floors.drop(P, WriteBatch())
+    floors.drop(P)
     assert floors.report(P) == b""
     assert floors.digest(P) == Floors().digest(P)
 

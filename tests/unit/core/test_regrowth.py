@@ -50,7 +50,7 @@ def test_slices_of_a_still_partition_give_the_trees_of_its_records() -> None:
     trees, regrowth = begin()
     while True:
         pairs = slice_of(records, regrowth.ask(), 3)
-        regrowth.on_slice(pairs, is_last=len(pairs) < 3)
+        regrowth.on_slice(pairs, WriteBatch(), is_last=len(pairs) < 3)
         if len(pairs) < 3:
             break
     assert grown(regrowth, trees) == fresh(records)
@@ -59,7 +59,7 @@ def test_slices_of_a_still_partition_give_the_trees_of_its_records() -> None:
 def test_an_empty_partition_is_known_after_its_one_empty_slice() -> None:
     trees, regrowth = begin()
     regrowth.ask()
-    regrowth.on_slice([], is_last=True)
+    regrowth.on_slice([], WriteBatch(), is_last=True)
     assert grown(regrowth, trees) == [0] * LEAVES
     assert trees.is_known(PLACE)
 
@@ -75,14 +75,14 @@ def test_what_changed_behind_before_and_under_the_slice_is_counted_once() -> Non
 
     pairs = slice_of(records, regrowth.ask(), 3)
     change(1, "b1")  # read before this: the slice shows the older one
-    regrowth.on_slice(pairs, is_last=False)
+    regrowth.on_slice(pairs, WriteBatch(), is_last=False)
     change(0, "b2")  # covered
     asked = regrowth.ask()
     change(4, "b3")  # read after this: the slice shows it already
     change(1, "b4")
-    regrowth.on_slice(slice_of(records, asked, 3), is_last=False)
+    regrowth.on_slice(slice_of(records, asked, 3), WriteBatch(), is_last=False)
     change(len(KEYS) - 1, "b5")  # not covered yet, before it is asked for
-    regrowth.on_slice(slice_of(records, regrowth.ask(), len(KEYS)), is_last=True)
+    regrowth.on_slice(slice_of(records, regrowth.ask(), len(KEYS)), WriteBatch(), is_last=True)
     assert grown(regrowth, trees) == fresh(records)
 
 
@@ -94,7 +94,7 @@ def test_records_that_went_and_came_while_the_slice_was_under_way_are_counted() 
     name = next(str(n) for n in range(200, 900) if partition(key_of(str(n))) == PLACE)
     records[key_of(name)] = state(key_of(name), "c1")
     trees.note(key_of(name), None, records[key_of(name)])
-    regrowth.on_slice(pairs, is_last=True)
+    regrowth.on_slice(pairs, WriteBatch(), is_last=True)
     assert grown(regrowth, trees) == fresh(records)
 
 
@@ -104,7 +104,7 @@ def test_other_partitions_that_are_not_known_do_not_disturb() -> None:
     trees.doubt(partition(other))
     regrowth.ask()
     trees.note(other, None, state(other, "a1"))
-    regrowth.on_slice([], is_last=True)
+    regrowth.on_slice([], WriteBatch(), is_last=True)
     assert grown(regrowth, trees) == [0] * LEAVES
     assert trees.unknown == (Partition(partition(other)),)
 
@@ -112,6 +112,6 @@ def test_other_partitions_that_are_not_known_do_not_disturb() -> None:
 def test_a_damaged_record_makes_a_tree_that_no_sound_one_equals() -> None:
     trees, regrowth = begin()
     regrowth.ask()
-    regrowth.on_slice([(KEYS[0], b"\x01")], is_last=True)
+    regrowth.on_slice([(KEYS[0], b"\x01")], WriteBatch(), is_last=True)
     damaged = grown(regrowth, trees)
     assert damaged not in (fresh({KEYS[0]: state(KEYS[0], "a1")}), fresh({}))

@@ -23,7 +23,6 @@ from kvnode.core.versions import (
     Version,
     Vote,
     accept,
-    find,
     is_same_state,
     sync,
     with_vote,
@@ -85,7 +84,9 @@ class Owner:
     def end(self) -> None:
         self.batch = self.replica.end()
         for family, key, value in self.batch.changes:
-            if family is Family.RECORDS and value is not None:
+            if family is Family.RECORDS and value is None:
+                self.store.pop(StorageKey(key), None)
+            elif family is Family.RECORDS and value is not None:
                 self.store[StorageKey(key)] = value
 
     def write(self, state: Record, written: str | None = None, **changes: Any) -> ReplicaWriteReply:
@@ -348,8 +349,9 @@ def test_taking_a_write_is_accepting_it_and_voting_whatever_is_held(theirs: Reco
         owner = Owner().holding(mine) if mine != EMPTY else Owner()
         reply = owner.write(theirs, written)
         expected = with_vote(accept(mine, theirs, dot(written)), Vote(ME, dot(written)))
-        assert (reply.status, owner.held()) == (Status.DONE, expected), mine
-        assert owner.store[KEY] == encode(KEY, expected)
+        held = expected if expected.versions else EMPTY
+        assert (reply.status, owner.held()) == (Status.DONE, held), mine
+        assert owner.store.get(KEY) == (encode(KEY, expected) if expected.versions else None)
         brought_back = decode(KEY, reply.record) if reply.record else None
         assert brought_back == (None if is_same_state(expected, theirs) else expected)
         assert all(owner.replica.floors.has_seen(PARTITION, v.dot) for v in theirs.versions)
@@ -433,9 +435,10 @@ def test_every_dot_that_is_stored_is_seen_and_saved_in_the_same_batch() -> None:
 def test_a_dot_that_was_here_and_is_here_no_more_was_superseded(written: str | None) -> None:
     owner = Owner()
     owner.replica.floors.add(PARTITION, dot("b1"))
-    assert owner.write(record(version("b1")), written).status is Status.DONE
-    assert find(owner.held(), dot("b1")) is None
-    assert owner.held().context == context("b1")
+    reply = owner.write(record(version("b1")), written)
+    assert reply.status is Status.DONE
+    assert decode(KEY, reply.record) == Record(context("b1"), (), ())
+    assert owner.held() == EMPTY
 
 
 def test_an_own_dot_that_comes_home_is_never_issued_again() -> None:
@@ -482,7 +485,7 @@ def test_a_late_read_is_refused() -> None:
 
 def test_an_unproven_owner_says_so_and_shows_what_it_holds() -> None:
     owner = Owner().holding(record(version("b1")))
-    owner.replica.is_proven = False
+    owner.replica.doubt(owner.replica.proving.owned())
     reply = owner.read()
     assert (reply.status, reply.record) == (Status.UNPROVEN, owner.store[KEY])
 

@@ -159,7 +159,7 @@ def test_a_view_shows_only_keyspaces_that_both_own() -> None:
 
 
 def test_a_turn_puts_one_entry_whatever_it_changed() -> None:
-    trees = holding()
+    trees = holding("x")
     saved(trees)
     for name in "pqrstu":
         trees.note(key_of(name), None, state(key_of(name), "a1"))
@@ -190,7 +190,7 @@ def test_a_restart_finds_the_same_trees() -> None:
 def test_a_store_older_than_the_trees_is_told_from_a_new_one() -> None:
     assert not Trees(BITS, ALIKE).load([])
     disk: dict[bytes, bytes] = {}
-    keep(disk, saved(Trees(BITS, ALIKE)))
+    keep(disk, saved(holding("x")))
     assert Trees(BITS, ALIKE).load(sorted(disk.items()))
 
 

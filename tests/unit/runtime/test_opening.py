@@ -26,7 +26,7 @@ def open_in(directory: Path) -> Opened:
     try:
         return open_node(
             node_id="n1",
-            config=config.default_config(1, 7001),
+            config=config.default_config(3, 7001),
             birth=birth,
             folder=folder,
             incarnation=7,

@@ -328,15 +328,30 @@ def test_a_topology_that_was_followed_is_in_force_after_a_restart(tmp_path: Path
     run(test)
 
 
-def test_a_node_on_a_wiped_disk_is_unproven_and_stays_so(tmp_path: Path) -> None:
+def test_a_node_on_a_wiped_disk_is_unproven_until_its_partitions_were_exchanged(
+    tmp_path: Path,
+) -> None:
     async def test() -> None:
         cluster = Cluster(tmp_path, 2)
-        async with cluster.node(2):
+        async with cluster.node(2) as other:
             async with cluster.node(1):
                 pass
             (tmp_path / "n1").rename(tmp_path / "lost")
-            for _ in range(2):
-                async with cluster.node(1) as node:
-                    assert node.server.state == "unproven"
+            other.server.node.upkeep.sweeps.is_paused = True
+            async with cluster.node(1) as node:
+                node.server.node.upkeep.sweeps.is_paused = True
+                replica = node.server.node.replica
+                replica.doubt(replica.proving.owned())
+                assert node.server.state == "unproven"
+            async with cluster.node(1) as node:
+                proven = asyncio.Event()
+                replica = node.server.node.replica
+                node.server.node.upkeep.sweeps.on_proven = lambda _: (
+                    proven.set() if replica.is_proven else None
+                )
+                if not replica.is_proven:
+                    async with asyncio.timeout(10):
+                        await proven.wait()
+                assert node.server.state == "up"
 
     run(test)
