@@ -6,7 +6,7 @@ Tests: tests/cluster/test_services.py.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import grpc
@@ -20,11 +20,12 @@ from kvnode.core.node import Node
 from kvnode.core.record import DamagedRecord, decode
 from kvnode.core.resolve import decide, is_conflict
 from kvnode.core.versions import Record
-from kvnode.runtime.care import Care
+from kvnode.runtime.care import Care, Figure
 from kvnode.runtime.client_codec import encode_sibling
 from kvnode.runtime.edge import Edge, name_node
 from kvnode.runtime.identity import Identity
 from kvnode.runtime.pump import wall_ms
+from kvnode.runtime.standing import Standing
 from kvnode.runtime.topology_codec import encode_topology
 from kvnode.runtime.wire import handlers, parsed
 from kvnode.storage.port import Engine
@@ -42,14 +43,21 @@ class ClusterService:
     """What a node tells of itself."""
 
     def __init__(
-        self, node: Node, identity: Identity, engine: Engine, edge: Edge, state: Callable[[], str]
+        self,
+        node: Node,
+        identity: Identity,
+        engine: Engine,
+        edge: Edge,
+        state: Callable[[], str],
+        wake: Callable[[], None],
     ) -> None:
         self._node = node
         self._identity = identity
         self._engine = engine
         self._edge = edge
         self._state = state
-        self.care = Care(node, edge, node_id=identity.id)
+        self._care = Care(node, edge, node_id=identity.id)
+        self._standing = Standing(node, edge, engine, self._care, node_id=identity.id, wake=wake)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the gRPC handlers."""
@@ -59,9 +67,15 @@ class ClusterService:
                 "GetTopology": self._get_topology,
                 "GetStatus": self._get_status,
                 "ListConflicts": self._list_conflicts,
-                **self.care.unary(),
+                **self._care.unary(),
+                **self._standing.unary(),
             },
         )
+
+    def figures(self) -> Iterable[Figure]:
+        """Yield the metrics of upkeep; called by another thread than the node's."""
+        yield from self._care.figures()
+        yield from self._standing.figures()
 
     def status(self) -> kv_pb2.Status:
         """Return this node's state."""
@@ -87,6 +101,7 @@ class ClusterService:
             address="" if member is None else member.address,
             wall_ms=wall_ms(),
             pending_hints=self._node.hints.pending,
+            unproven_partitions=len(self._node.upkeep.holdings.proving.unproven),
         )
 
     def _state_of(self, peer: NodeNumber) -> str:

@@ -195,7 +195,12 @@ class Server:
     async def _serve(self, stop: asyncio.Event) -> None:
         server = grpc.aio.server(options=server_options(streams=self._limits.client_streams))
         cluster = self._cluster = ClusterService(
-            self.node, self.identity, self._engine, self._edge, lambda: self.state
+            self.node,
+            self.identity,
+            self._engine,
+            self._edge,
+            lambda: self.state,
+            self._pump.wake,
         )
         server.add_generic_rpc_handlers(
             (self._clients.handler(), self._peers.handler(), cluster.handler())
@@ -321,7 +326,7 @@ class Server:
         yield "counter", "alarms", "Lines of the log that someone should read.", self._alarms
         yield "gauge", "records", "Records held (an estimate).", self._engine.approximate_count()
         yield "gauge", "store_bytes", "Bytes on disk.", self._engine.size_bytes()
-        yield from self._cluster.care.figures()
+        yield from self._cluster.figures()
 
     # The committer needs the pump and the pump the committer: these two close the circle.
 
