@@ -4,7 +4,8 @@ The conversation is a generator on the side that asks. It yields what it needs n
 answer; whoever drives it (kvnode.core.sweeps) carries the messages, reads the store and mends:
 
     Hashes -> groups that differ -> Hashes -> leaves that differ -> Listing, page by page
-           -> keys that differ -> Pause, Listing again -> keys that still differ alike -> Mend
+           -> keys that differ -> one Pause for some hundreds of them
+           -> Listing again, slice by slice -> keys that still differ alike -> Mend
 
 A write that is under way differs for a moment. So a key is mended only if neither side's
 fingerprint has changed when it is looked at again after a pause; if one has, it is looked at once
@@ -40,6 +41,9 @@ PAGE = 128
 _WIDE = 4
 """A second look lists up to this many pages at once, for what came in between."""
 _LOOKS = 4
+_SUSPECTS = 512
+"""About so many keys share one pause before they are looked at again. One pause for each run of
+leaves would make a node that was away for long wait a second for every few keys."""
 
 
 class Shared(NamedTuple):
@@ -130,8 +134,22 @@ def exchange(trees: Trees, view: Shared, tally: Tally, *, is_patient: bool) -> C
         Whether it is complete: every key was equal at some instant, or was mended.
     """
     is_complete = True
+    spots: list[_Spot] = []
     for start, end in (yield from _ranges(trees, view)):
-        is_complete &= yield from _walk(start, end, tally, is_patient=is_patient)
+        at: bytes | None = start
+        while at is not None:
+            differing, covered = _differences(*(yield Listing(at, end, PAGE)))
+            after = None if covered is None else covered + b"\x00"
+            if differing and is_patient:
+                spots.append(_Spot(at, after or end, differing))
+            elif differing:
+                is_complete &= yield from _mend(differing, tally)
+            if sum(len(spot.suspects) for spot in spots) >= _SUSPECTS:
+                is_complete &= yield from _look_again(spots, tally)
+                spots = []
+            at = after
+    if spots:
+        is_complete &= yield from _look_again(spots, tally)
     return is_complete
 
 
@@ -168,46 +186,40 @@ def runs_of(mine: Sequence[int], other: Sequence[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def _walk(
-    start: bytes, end: bytes | None, tally: Tally, *, is_patient: bool
-) -> Generator[Step, Any, bool]:
-    """Mend what differs in a range, page by page. Returns whether all of it stood still."""
-    is_complete = True
-    while True:
-        differing, covered = _differences(*(yield Listing(start, end, PAGE)))
-        after = None if covered is None else covered + b"\x00"
-        if differing and is_patient:
-            is_complete &= yield from _look_again(start, after or end, differing, tally)
-        elif differing:
-            is_complete &= yield from _mend(differing, tally)
-        if after is None:
-            return is_complete
-        start = after
-
-
 _Differing = dict[StorageKey, tuple[int, int]]
 """key -> fingerprints (ours, theirs); 0: absent."""
 
 
-def _look_again(
-    start: bytes, end: bytes | None, suspects: _Differing, tally: Tally
-) -> Generator[Step, Any, bool]:
+class _Spot(NamedTuple):
+    """A slice of keys of which some differed when it was listed."""
+
+    start: bytes
+    end: bytes | None
+    suspects: _Differing
+
+
+def _look_again(spots: Sequence[_Spot], tally: Tally) -> Generator[Step, Any, bool]:
     """Mend those suspects that differ as they did before. Returns whether all were settled."""
     is_mended = True
     for _ in range(_LOOKS):
         yield Pause()
-        now, covered = _differences(*(yield Listing(start, end, _WIDE * PAGE)))
-        steady = {key: pair for key, pair in suspects.items() if now.get(key) == pair}
-        if steady:
-            is_mended &= yield from _mend(steady, tally)
-        # Beyond what was listed nothing is known; equal by now is as good as equal before.
-        suspects = {
-            key: now.get(key, pair)
-            for key, pair in suspects.items()
-            if key not in steady and (key in now or (covered is not None and key > covered))
-        }
-        if not suspects:
+        restless: list[_Spot] = []
+        for spot in spots:
+            now, covered = _differences(*(yield Listing(spot.start, spot.end, _WIDE * PAGE)))
+            steady = {key: pair for key, pair in spot.suspects.items() if now.get(key) == pair}
+            if steady:
+                is_mended &= yield from _mend(steady, tally)
+            # Beyond what was listed nothing is known; equal by now is as good as equal before.
+            left = {
+                key: now.get(key, pair)
+                for key, pair in spot.suspects.items()
+                if key not in steady and (key in now or (covered is not None and key > covered))
+            }
+            if left:
+                restless.append(spot._replace(suspects=left))
+        if not restless:
             return is_mended
+        spots = restless
     return False
 
 

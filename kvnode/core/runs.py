@@ -1,6 +1,9 @@
 """Exchanges under way: carries out what their conversations need, a few at a time.
 
-    waiting --fewer than 8 run--> running: asks, scans, pauses, mends --> ended, complete or not
+    waiting --fewer than 8 run--> running: asks, scans, mends --> ended, complete or not
+                                     |  ^ fewer than 8 run
+                                     v  |
+                                   pausing, up to 64 with those that run
 
 Laws: what one asks for at a time is bounded; an ask that is not answered breaks its exchange off,
 as do a peer that is lost, other owners, and a doubt that is newer than the exchange.
@@ -40,6 +43,8 @@ RUN_ID = 0b1100 << 60
 ANSWER_US = 5_000_000
 """How long an answer is waited for."""
 _RUNNING_MAX = 8
+_OPEN_MAX = 64
+"""With those that pause, which cost nothing meanwhile."""
 
 
 class Begun(NamedTuple):
@@ -170,19 +175,27 @@ class Runs:
     def on_time(self, now: Instant, out: Outbox) -> None:
         """Begin, go on with and give up what is due."""
         self._now, self._out = now, out
-        for run in [run for run in self._runs.values() if run.due_at <= now]:
-            if run.is_pausing:
-                self._resume(run, None)
-            else:
+        due = [run for run in self._runs.values() if run.due_at <= now]
+        for run in due:
+            if not run.is_pausing:
                 self._end(run, is_complete=False)
-        while self._queue and len(self._runs) < _RUNNING_MAX:
+            elif self._has_room:
+                self._resume(run, None)
+        while self._queue and self._has_room and len(self._runs) < _OPEN_MAX:
             self._start(self._queue.pop(next(iter(self._queue))))
 
     def next_wake(self) -> Instant | None:
         """Return when `on_time` has something to do."""
-        if self._queue and len(self._runs) < _RUNNING_MAX:
+        has_room = self._has_room
+        if self._queue and has_room and len(self._runs) < _OPEN_MAX:
             return self._now
-        return min((run.due_at for run in self._runs.values()), default=None)
+        # One that has paused for long enough and finds no room goes on when another is done.
+        waits = (run.due_at for run in self._runs.values() if has_room or not run.is_pausing)
+        return min(waits, default=None)
+
+    @property
+    def _has_room(self) -> bool:
+        return sum(not run.is_pausing for run in self._runs.values()) < _RUNNING_MAX
 
     # ---- conversations -------------------------------------------------------------------
 

@@ -271,6 +271,28 @@ def test_d_differences_cost_no_more_than_d_times_the_depth() -> None:
     assert sides.asked["AskKeys"] <= 2 * len(changed)
 
 
+def test_differences_all_over_a_partition_wait_out_one_grace_together() -> None:
+    sides, one, two = pair()
+    keys = keys_of(0, 2_000)
+    fill(keys, one, two)
+    for at, key in enumerate(keys[::20]):
+        two.hold(key, of(key, f"b{at + 1}"))
+    sides.run(2 + GRACE_S + 1)  # the first sweep comes after two seconds
+    assert one.sweeps.progress.mended == 100
+    assert_equal(one, two)
+
+
+def test_more_differences_than_share_a_pause_are_all_mended() -> None:
+    sides, one, two = pair(Limits(exchange_keys_per_s=100_000))
+    keys = keys_of(0, 3_000)
+    fill(keys, one, two)
+    for at, key in enumerate(keys[::2]):
+        two.hold(key, of(key, f"b{at + 1}"))
+    sides.run(2 + 4 * (GRACE_S + 1))
+    assert one.sweeps.progress.mended == 1_500
+    assert_equal(one, two)
+
+
 def test_a_partition_that_one_side_lost_is_listed_in_pages_not_leaf_by_leaf() -> None:
     sides, one, two = pair()
     keys = keys_of(0, 3 * PAGE)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from kvnode.core.answering import Heard
 from kvnode.core.bounds import Limits
-from kvnode.core.conversations import TellHashes
+from kvnode.core.conversations import AskHashes, AskKeys, TellHashes, TellKeys
 from kvnode.core.exchange import shared
-from kvnode.core.keys import Partition
-from kvnode.core.messages import Instant, Outbox, PeerMessage
+from kvnode.core.keys import Partition, StorageKey
+from kvnode.core.messages import Instant, Outbox, PeerMessage, Scan
 from kvnode.core.runs import RUN_ID, Begun, Runs
 from kvnode.core.topology import Keyspace, Member, NodeId, Topology
 from kvnode.core.trees import Trees
@@ -35,6 +35,7 @@ class Ended:
         side = Side(1, topology, Limits())
         holdings = side.holdings._replace(trees=Trees(5, {"default": 3}))
         self.complete: dict[Partition, bool] = {}
+        self.scans: list[Scan] = []
         self.runs = Runs(holdings, side.mender, Limits(), self._on_end)
         for number in range(32):
             view = shared(topology, 1, 2, Partition(number))
@@ -55,6 +56,7 @@ class Ended:
     def time(self, at: int) -> list[PeerMessage]:
         out = Outbox()
         self.runs.on_time(Instant(at), out)
+        self.scans += out.scans
         return out.peers.get(2, [])
 
 
@@ -130,3 +132,55 @@ def test_an_answer_is_taken_once_and_only_from_who_was_asked() -> None:
         sides[target].sweeps.on_tell(source, message, sides.now, out)  # type: ignore[arg-type]
         assert out.peers == out.held_peers == {}
     assert answers
+
+
+# ---- pauses -------------------------------------------------------------------------------------
+
+GRACE_US = 1_000 * Limits().exchange_grace_ms
+
+
+def to_a_pause(ended: Ended, at: int) -> int:
+    """Answer all that is asked, as a peer that has one key more in each partition, until every run
+    that may run pauses; return how many do."""
+    paused = 0
+    asks = ended.time(at)
+    while asks:
+        out = Outbox()
+        for ask in asks:
+            if isinstance(ask, AskHashes):
+                hashes = (1, *(0 for _ in range(31)))
+                ended.runs.on_tell(2, TellHashes(ask.id, True, hashes), Instant(at), out)
+            else:
+                assert isinstance(ask, AskKeys)
+                key = StorageKey(ask.start + b"k")
+                tell = TellKeys(ask.id, True, (key,), (7,), is_last=True, covered=b"")
+                ended.runs.on_tell(2, tell, Instant(at), out)
+                paused += 1
+        for scan in ended.scans + out.scans:
+            ended.runs.on_scanned(scan.id, [], Instant(at), out)
+        ended.scans.clear()
+        asks = [*out.peers.get(2, []), *ended.time(at)]
+    return paused
+
+
+def test_those_that_pause_make_room_for_others() -> None:
+    ended = Ended()
+    assert to_a_pause(ended, 0) == 32
+    assert ended.runs.next_wake() == GRACE_US
+    assert ended.complete == {}
+
+
+def test_after_their_pauses_eight_run_again_at_a_time() -> None:
+    ended = Ended()
+    to_a_pause(ended, 0)
+    asks = ended.time(GRACE_US)
+    assert len(asks) == 8
+    assert all(isinstance(ask, AskKeys) for ask in asks)
+    # The others are due, and do not keep the node awake: they go on when one of the eight is done.
+    wake = ended.runs.next_wake()
+    assert wake is not None
+    assert wake > GRACE_US
+    tell = TellKeys(asks[0].id, False, (), (), is_last=True, covered=b"")
+    ended.runs.on_tell(2, tell, Instant(wake), Outbox())
+    assert len(ended.complete) == 1
+    assert len(ended.time(GRACE_US + 1)) == 1
