@@ -2,7 +2,7 @@
 
 Laws: what is told is this node's own view at one instant, and reading it costs no turn; what an
 operator asks for begins in the next turn.
-Tests: tests/unit/runtime/test_care.py.
+Tests: tests/unit/runtime/test_care.py, tests/cluster/test_hints.py.
 Source: design, sections 2.6 to 2.8. Left out: what is done about it, which is the core's.
 """
 

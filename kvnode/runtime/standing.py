@@ -3,7 +3,7 @@ repairs, and why a deleted key's marker is kept.
 
 Laws: what is told is this node's own view at one instant, and reading it changes nothing; what is
 asked for begins in the next turn, and is no faster than the limits on upkeep allow.
-Tests: tests/unit/runtime/test_standing.py.
+Tests: tests/unit/runtime/test_standing.py, tests/cluster/test_hints.py.
 Source: design, sections 2.6 and 2.8. Left out: what is done, which is the core's (sweeps, reaping).
 """
 
