@@ -71,6 +71,19 @@ def open_watermark(data: bytes) -> Mapping[int, int]:
     return dict(_PAIR.iter_unpack(data))
 
 
+def widen_watermark(data: bytes, seen: Context) -> bytes | None:
+    """Return a watermark for all of `seen` beside what this one is for; None: it has no room.
+
+    For single dots it asks for all below them too: more than was seen, never less.
+    """
+    pairs = dict(open_watermark(data))
+    for actor, counter in (*sorted(seen.vector.items()), *sorted(seen.dots)):
+        pairs[actor] = max(counter, pairs.get(actor, 0))
+    if len(pairs) > WATERMARK_ENTRIES_MAX:
+        return None
+    return b"".join(_PAIR.pack(*pair) for pair in sorted(pairs.items()))
+
+
 def _mac(cluster_key: bytes, key: StorageKey, body: bytes) -> bytes:
     # The key's length first: no two (key, body) give the same input.
     head = len(key).to_bytes(4, "little")

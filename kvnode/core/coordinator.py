@@ -40,7 +40,7 @@ from kvnode.core.refusals import refuse, refuse_skew
 from kvnode.core.replica import Replica
 from kvnode.core.resolve import Decision
 from kvnode.core.standin import StandIn
-from kvnode.core.versions import Record
+from kvnode.core.versions import Record, join
 from kvnode.core.wheel import at_common_instant
 from kvnode.core.write import ForwardOp, WriteOp
 from kvnode.core.writing import Writes
@@ -276,8 +276,9 @@ class Coordinator:
         """Answer a read."""
         del self._ops.table[op.id]
         context = b""
-        if merged.context.vector or merged.context.dots:
-            context = seal_context(self._cluster_key, op.request.key, merged.context)
+        seen = join(merged.context, op.heard.reaped)
+        if seen.vector or seen.dots:
+            context = seal_context(self._cluster_key, op.request.key, seen)
         self._ops.answer(op.origin, answer(op, decision, merged, context))
 
     def fail(self, op: ReadOp, failure: Failure) -> None:

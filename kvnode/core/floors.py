@@ -95,7 +95,8 @@ class Seen:
         ranges = [
             dot for dot in _dots(context.vector) if self.floors.get(dot.actor, 0) < dot.counter
         ]
-        single = [dot for dot in sorted(context.dots) if not self.has_seen(dot)]
+        # Of single dots too, all below: so that a watermark can ask whether they were seen.
+        single = [d for d in sorted(context.dots) if self.floors.get(d.actor, 0) < d.counter]
         return [Lack(*dot, self.floors.get(dot.actor, 0)) for dot in (*ranges, *single)]
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kvnode.core.context import widen_watermark
 from kvnode.core.keys import StorageKey
-from kvnode.core.messages import NodeNumber, ReplicaReadReply, ReplyReport, Status
+from kvnode.core.messages import ClientGet, NodeNumber, ReplicaReadReply, ReplyReport, Status
 from kvnode.core.record import DamagedRecord, Encoded, core_of, decode, encode
-from kvnode.core.versions import EMPTY, Record, sync, take_over
+from kvnode.core.versions import EMPTY, NOTHING_SEEN, Context, Record, covers_all, sync, take_over
 
 KEEPS_NOTHING = "keeps nothing"
+UNREACHED = "unreached"
 
 
 class Heard:
@@ -29,6 +31,7 @@ class Heard:
         "failed",
         "merged",
         "owners_believed",
+        "reaped",
         "replies",
     )
 
@@ -43,6 +46,8 @@ class Heard:
         """How many count towards r: proven owners, and stand-ins that keep something."""
         self.owners_believed = 0
         self.merged = EMPTY
+        self.reaped = NOTHING_SEEN
+        """What the session has seen and floors cover, if the read is answered."""
         self._is_unanimous = False
 
     def add(self, node: NodeNumber, reply: ReplicaReadReply, after_us: int) -> None:
@@ -108,6 +113,23 @@ class Heard:
         """Say whether an owner has seen all of the request's watermark."""
         return any(reply.covers for reply in self.replies.values())
 
+    def covers_session(self, request: ClientGet) -> bool:
+        """Say whether the join has all that the request's session has seen."""
+        if not covers_all(self.merged.context, request.seen):
+            return False
+        return not request.watermark or self.covers_watermark()
+
+    def anew(self, seen: Context) -> Heard:
+        """Return one that knows but who cannot be reached; floors are to cover `seen`."""
+        fresh = Heard(self._key, self._owners)
+        fresh.reaped = seen
+        fresh.failed = {node: why for node, why in self.failed.items() if why == UNREACHED}
+        return fresh
+
+    def reports(self, nodes: Sequence[NodeNumber], waited_us: int) -> tuple[ReplyReport, ...]:
+        """Return what each node answered, once each, for whoever is told of a failure."""
+        return tuple(self.report(node, waited_us) for node in dict.fromkeys(nodes))
+
     def report(self, node: NodeNumber, waited_us: int) -> ReplyReport:
         """Return what a node answered and when; `waited_us` is how long that took so far."""
         after = self.at.get(node, waited_us)
@@ -129,6 +151,15 @@ class Heard:
             self.believed += step
             if node in self._owners:
                 self.owners_believed += step
+
+
+def asking_floors(request: ClientGet) -> ClientGet | None:
+    """Return the request as one that asks whether floors cover what its session has seen of the
+    key; None: it is one already, or that is too long to be asked."""
+    wanted = widen_watermark(request.watermark, request.seen)
+    if request.seen == NOTHING_SEEN or wanted is None:
+        return None
+    return request._replace(watermark=wanted, seen=NOTHING_SEEN)
 
 
 def _core(data: Encoded) -> bytes:

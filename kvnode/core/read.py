@@ -23,7 +23,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from kvnode.core.bounds import Limits
-from kvnode.core.heard import Heard
+from kvnode.core.heard import Heard, asking_floors
 from kvnode.core.messages import (
     ClientGet,
     ErrorCode,
@@ -38,7 +38,7 @@ from kvnode.core.messages import (
 from kvnode.core.record import Encoded, encode, fits
 from kvnode.core.resolve import Confidence, Decision, decide, is_conflict
 from kvnode.core.topology import Resolve
-from kvnode.core.versions import Record, covers_all
+from kvnode.core.versions import Record
 
 UNREADABLE = ("abstained", "damaged")
 """How the answers of owners begin that cannot read what they hold."""
@@ -258,7 +258,7 @@ class ReadOp:
         if self.heard.believed < self.request.r:
             self._ask_on(now, fx)
             return
-        if not self._covers_session():
+        if not self.heard.covers_session(self.request):
             self._ask_for_session(now, fx)
             return
         self.judged_ms = fx.cluster_ms()
@@ -325,23 +325,25 @@ class ReadOp:
         self.phase = Phase.DONE
         fx.finish(self, self._decision, self.heard.merged)
 
-    def _covers_session(self) -> bool:
-        request = self.request
-        if not covers_all(self.heard.merged.context, request.seen):
-            return False
-        return not request.watermark or self.heard.covers_watermark()
-
     def _ask_for_session(self, now: Instant, fx: ReadEffects) -> None:
         self._think_of_stand_ins(fx)
         self._ask(fx, len(self._reachable))
-        if not self.silent():
+        if not self.silent() and not self._ask_floors(fx):
             self._fail(fx, ErrorCode.UNAVAILABLE, _SESSION_UNMET, now)
 
+    def _ask_floors(self, fx: ReadEffects) -> bool:
+        """What the session has seen may have been reaped: floors cover it then, and no record."""
+        if (stricter := asking_floors(self.request)) is None:
+            return False
+        self.request, self.heard = stricter, self.heard.anew(self.request.seen)
+        self.asked.clear()
+        return self._ask(fx, len(self._reachable)) > 0
+
     def _give_up(self, now: Instant, fx: ReadEffects) -> None:
-        if self.heard.believed >= self.request.r:
-            self._fail(fx, ErrorCode.UNAVAILABLE, _SESSION_UNMET, now)
-        else:
+        if self.heard.believed < self.request.r:
             self._fail(fx, ErrorCode.TIMEOUT, "the deadline passed", now)
+            return
+        self._fail(fx, ErrorCode.UNAVAILABLE, _SESSION_UNMET, now)
 
     def _ask_on(self, now: Instant, fx: ReadEffects) -> None:
         """Replace those that failed or are late; give up when r can no longer be believed."""
@@ -394,7 +396,5 @@ class ReadOp:
     def _fail(self, fx: ReadEffects, code: ErrorCode, why: str, now: Instant) -> None:
         self.phase = Phase.DONE
         text = f"{self.heard.believed} of {self.request.r} owners answered: {why}"
-        stand_ins = [node for node in self.asked if node not in self.owners]
-        waited = now - self.started_us
-        replies = tuple(self.heard.report(node, waited) for node in (*self.owners, *stand_ins))
+        replies = self.heard.reports((*self.owners, *self.asked), now - self.started_us)
         fx.fail(self, Failure(self.request.id, code, Outcome.NONE, text, 0, replies))

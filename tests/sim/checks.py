@@ -131,7 +131,9 @@ class Watch:
         partition = replica.trees.partition_of(key)
         if not replica.proving.is_proven(partition):
             return True  # exchanges that began after the doubt will bring it back
-        return not replica.floors.seen(partition).lacks(context)
+        seen = replica.floors.seen(partition)
+        single = all(seen.has_seen(dot) for dot in context.dots)
+        return single and not seen.lacks(Context(context.vector))
 
     def check_read(self, read: Read) -> None:
         """Invariants 2, 5 and 6: is this an answer that a reader may get?"""

@@ -124,7 +124,7 @@ class Trial:
         cluster = self.cluster
         name = encode_key(cluster.keyspace.name, key)
         n = self.cluster.keyspace.n
-        answers = [Client(cluster, 90 + each).get(key, r=n) for each in (0, 1)]
+        answers = [self.clients[0].get(key, r=n), self.clients[1].get(key, r=n)]
         if any(read.outcome != OK for read in answers):
             self.cluster.fail(name, "a healed cluster gives no answer")
         if answers[0].value != answers[1].value:

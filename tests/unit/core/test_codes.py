@@ -21,7 +21,5 @@ from kvproto import peer_pb2
     ],
     ids=["kinds of writes", "statuses", "verdicts"],
 )
-def test_numbers_are_those_of_the_wire(
-    codes: type[enum.IntEnum], wire: EnumTypeWrapper
-) -> None:
+def test_numbers_are_those_of_the_wire(codes: type[enum.IntEnum], wire: EnumTypeWrapper) -> None:
     assert {code.name: code.value for code in codes} == dict(wire.items())

@@ -13,9 +13,10 @@ from kvnode.core.context import (
     open_context,
     open_watermark,
     seal_context,
+    widen_watermark,
 )
 from kvnode.core.keys import encode_key
-from kvnode.core.versions import NOTHING_SEEN, Context
+from kvnode.core.versions import NOTHING_SEEN, Context, Dot
 from tests.unit.core.builders import CLUSTER_KEY, KEY, context
 
 SEEN = context("a3", "b1", single=("c5", "c9"))
@@ -90,3 +91,20 @@ def test_a_watermark_that_is_no_whole_pairs_or_too_many_is_refused(size: int) ->
 def test_the_largest_watermark_opens() -> None:
     pairs = range(2 * WATERMARK_ENTRIES_MAX)
     assert len(open_watermark(struct.pack(f"<{len(pairs)}Q", *pairs))) == WATERMARK_ENTRIES_MAX
+
+
+def test_a_widened_watermark_asks_for_what_both_name() -> None:
+    seen = Context({1: 5, 2: 1}, frozenset({Dot(3, 7)}))
+    data = widen_watermark(b"", seen)
+    assert data is not None
+    assert open_watermark(data) == {1: 5, 2: 1, 3: 7}
+    again = widen_watermark(data, Context({1: 3, 2: 9}))
+    assert again is not None
+    assert open_watermark(again) == {1: 5, 2: 9, 3: 7}
+
+
+def test_a_watermark_without_room_is_none() -> None:
+    full = widen_watermark(b"", Context(dict.fromkeys(range(WATERMARK_ENTRIES_MAX), 1)))
+    assert full is not None
+    assert widen_watermark(full, Context({1: 5})) is not None
+    assert widen_watermark(full, Context({1 << 40: 1})) is None

@@ -229,10 +229,11 @@ def test_what_was_taken_over_is_saved_once_and_only_if_it_is_new() -> None:
     assert saved(floors) == {}
 
 
-def test_a_context_is_covered_by_floors_for_its_ranges_and_by_runs_for_single_dots() -> None:
+def test_a_context_is_covered_by_floors_never_by_runs() -> None:
     seen = having_seen("a1", "a2", "a4").seen(P)
     assert seen.lacks(context("a2")) == []
-    assert seen.lacks(context("a1", single=("a4",))) == []
+    assert seen.lacks(context("a1", single=("a2",))) == []
+    assert seen.lacks(context("a1", single=("a4",))) == [Lack(1, 4, 2)]
     assert seen.lacks(context("a4")) == [Lack(1, 4, 2)]
     assert seen.lacks(context("a2", "b1", single=("a3",))) == [Lack(2, 1, 0), Lack(1, 3, 2)]
 

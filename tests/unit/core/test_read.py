@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from kvnode.core.bounds import CONTEXT_ENTRIES_MAX, SIBLINGS_MAX, Limits
+from kvnode.core.context import open_watermark
 from kvnode.core.messages import (
     ErrorCode,
     Failure,
@@ -744,7 +745,7 @@ def test_a_session_read_keeps_asking_until_it_covers_what_was_seen() -> None:
 
 def test_a_session_read_fails_when_no_owner_has_what_was_seen() -> None:
     read = Reading(seen=context(single=("b1",)))
-    for node in (1, 2, 3):
+    for node in (1, 2, 3, 1, 2, 3):
         read.hear(node, OLD)
     assert read.fx.failure.code is ErrorCode.UNAVAILABLE
     assert "no owner that can be reached has all that this session has seen" in (
@@ -979,6 +980,9 @@ def test_a_session_fails_when_stand_ins_have_not_what_was_seen_either() -> None:
         read.hear(node, OLD)
     assert read.fx.is_open
     read.hear(4, None)
+    for node in (1, 2, 3):
+        read.hear(node, OLD)
+    read.hear(4, None)
     assert "has all that this session has seen" in read.fx.failure.message
 
 
@@ -999,3 +1003,25 @@ def test_a_conflict_asks_the_owners_that_are_left_and_no_further_stand_in() -> N
     read.hear(3, RIVAL)
     read.hear(4, OLD)
     assert (read.op.phase, read.fx.asked) == (Phase.VOTING, [2, 3, 4])
+
+
+def test_a_session_whose_delete_was_reaped_is_answered_once_floors_cover_it() -> None:
+    read = Reading(seen=context("a1", "b1"))
+    for node in (1, 2, 3):
+        read.hear(node, EMPTY)
+    assert read.fx.is_open
+    assert read.fx.asked == [1, 2, 3, 1, 2, 3]
+    assert open_watermark(read.op.request.watermark) == {1: 1, 2: 1}
+    read.hear(1, EMPTY)
+    assert read.fx.is_open
+    read.hear(2, EMPTY, covers=True)
+    assert read.fx.value is None
+    assert not read.fx.is_open
+
+
+def test_a_session_that_no_floor_covers_either_fails() -> None:
+    read = Reading(seen=context("b1"))
+    for _ in range(2):
+        for node in (1, 2, 3):
+            read.hear(node, EMPTY)
+    assert read.fx.failure.code is ErrorCode.UNAVAILABLE
