@@ -32,6 +32,9 @@ class Bounds:
     """Unanswered operations of one client; past it `Overloaded`, at once."""
     bytes_in_flight: int = 256 * MIB
     """Keys and values of unanswered operations; past it `Overloaded`, at once."""
+    queue_ms: float = 1_000.0
+    """While some have waited for so long to leave, more are `Overloaded` too, at once: they would
+    only be late. Keep it well below the time-outs."""
     batch_in_flight: int = 1_024
     """Unanswered operations of one `put_many` or `get_many`; the rest of it waits its turn."""
     batch_bytes_in_flight: int = 16 * MIB

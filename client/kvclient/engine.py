@@ -77,7 +77,7 @@ class Engine:
 
     def submit(self, operation: Operation, now: float) -> None:
         """Begin an operation; its waiter hears when it is finished, perhaps at once."""
-        if self._is_full(operation):
+        if self._is_full(operation, now):
             self.metrics.overloaded += 1
             message = f"{len(self.pending):,} operations of this client are unanswered"
             self._end(operation, Overloaded(message, retry_after=0.01))
@@ -214,12 +214,14 @@ class Engine:
 
     # ---- beginnings ----
 
-    def _is_full(self, operation: Operation) -> bool:
-        bounds = self._bounds
-        return (
-            len(self.pending) >= bounds.operations_in_flight
-            or self.bytes_in_flight + operation.size > bounds.bytes_in_flight
-        )
+    def _is_full(self, operation: Operation, now: float) -> bool:
+        """Whether a bound is met, or this program or the nodes are too slow for what is asked."""
+        bounds, count = self._bounds, len(self.pending)
+        if count >= bounds.operations_in_flight:
+            return True
+        if count > bounds.frame_operations and any(lane.is_stuck(now) for lane in self.lanes):
+            return True
+        return self.bytes_in_flight + operation.size > bounds.bytes_in_flight
 
     def _prepare(self, operation: Operation, now: float) -> None:
         """Fix what all attempts share."""

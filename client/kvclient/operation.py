@@ -262,6 +262,8 @@ class Lane:
         count = self._frame_length()
         frame = [operation for operation in self.outbox[:count] if not operation.is_done]
         del self.outbox[:count]
+        if self.outbox:
+            self.queued_at = self.outbox[0].sent_at
         unanswered = self.unanswered
         for operation in frame:
             unanswered[operation.id] = operation
@@ -302,6 +304,12 @@ class Lane:
         self.unanswered.clear()
         self._sent.clear()
         return left, self.take_back()
+
+    def is_stuck(self, now: float) -> bool:
+        """Whether operations wait for too long to leave, although the node could be written to."""
+        if not self.outbox or self.state is not LaneState.READY:
+            return False
+        return now - self.queued_at > self._bounds.queue_ms / 1000
 
     @property
     def owes(self) -> bool:

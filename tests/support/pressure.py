@@ -7,16 +7,23 @@ key that was put before must find it. Its test file is tests/cluster/test_overlo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+import grpc
 
 import kvclient
+from kvproto import kv_pb2
+from tests.support import wire
 
 KEYS = 500
-_STEP_S = 0.01
+_FRAME = 100
+_TIMEOUT_S = 5.0
 
 
 class Tally:
@@ -59,7 +66,7 @@ class Pressure:
             await self._client.put_many(dict.fromkeys(keys, b"v" * 100))
 
     async def closed(self, callers: int, seconds: float) -> Tally:
-        """So many callers, each of whom asks again once it is answered; goodput is what counts."""
+        """So many callers, each of whom asks again once it is answered."""
         tally = Tally()
         end = time.monotonic() + seconds
 
@@ -74,22 +81,6 @@ class Pressure:
         """So many at once."""
         tally = Tally()
         await asyncio.gather(*(self._one(tally) for _ in range(count)))
-        return tally
-
-    async def open(self, per_s: float, seconds: float) -> Tally:
-        """So many a second, whether or not earlier ones were answered."""
-        tally = Tally()
-        began = time.monotonic()
-        running: set[asyncio.Task[None]] = set()
-        offered = 0
-        while (elapsed := time.monotonic() - began) < seconds:
-            while offered < per_s * elapsed:
-                task = asyncio.create_task(self._one(tally))
-                running.add(task)
-                task.add_done_callback(running.discard)
-                offered += 1
-            await asyncio.sleep(_STEP_S)
-        await asyncio.gather(*running)
         return tally
 
     async def _one(self, tally: Tally) -> None:
@@ -109,6 +100,75 @@ class Pressure:
             outcome = type(error).__name__
         tally.outcomes[outcome] += 1
         tally.took_s.setdefault(outcome, []).append(time.monotonic() - began)
+
+
+class Flood:
+    """Bare frames to one node, so many operations a second, whatever the answers: no client at all.
+
+    Costs a tenth of what a client does, so one process can ask for more than nodes can do.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.tally = Tally()
+        self.offered = 0
+        self._channel = grpc.aio.insecure_channel(
+            address, options=[("grpc.use_local_subchannel_pool", 1)]
+        )
+        self._sent_at: dict[int, float] = {}
+        self._is_over = False
+        self._all_answered = asyncio.Event()
+
+    async def run(self, per_s: float, seconds: float) -> None:
+        """Offer load, then wait for the last answers; what is never answered is `lost`."""
+        opened: Any = self._channel.stream_stream("/kvnode.v1.KV/Pipeline")
+        call = opened()
+        reader = asyncio.create_task(self._read(call))
+        began = time.monotonic()
+        while (elapsed := time.monotonic() - began) < seconds:
+            if self.offered < per_s * elapsed:
+                await call.write(self._frame())
+            else:
+                await asyncio.sleep(_FRAME / per_s / 2)
+        self._is_over = True
+        if self.tally.total >= self.offered:
+            self._all_answered.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2 * _TIMEOUT_S):
+                await self._all_answered.wait()
+        self.tally.outcomes["lost"] += self.offered - self.tally.total
+        call.cancel()
+        reader.cancel()
+        await asyncio.gather(reader, return_exceptions=True)
+        await self._channel.close()
+
+    def _frame(self) -> bytes:
+        """Half reads, half writes."""
+        first, half = self.offered, _FRAME // 2
+        self._sent_at[first // _FRAME] = time.monotonic()
+        self.offered += _FRAME
+        keys = [_key((first + place) % KEYS).encode() for place in range(half)]
+        frame = wire.puts(dict.fromkeys(keys, b"v" * 100), timestamp=wire.hlc())
+        frame.puts.ClearField("id")
+        frame.puts.id.extend(range(first + half, first + _FRAME))
+        frame.gets.id.extend(range(first, first + half))
+        frame.gets.key.extend(keys)
+        frame.gets.timeout_ms.extend([int(1_000 * _TIMEOUT_S)] * half)
+        return frame.SerializeToString()
+
+    async def _read(self, call: Any) -> None:
+        while (data := await call.read()) is not grpc.aio.EOF:
+            answer, now = kv_pb2.PipelineResponse.FromString(data), time.monotonic()
+            for op_id in (*answer.gets.id, *answer.puts.id):
+                self._count("ok", op_id, now)
+            for failure in answer.failures:
+                self._count(kv_pb2.ErrorCode.Name(failure.code), failure.id, now)
+                self.tally.unhelpful += failure.retry_after_ms == 0
+            if self._is_over and self.tally.total >= self.offered:
+                self._all_answered.set()
+
+    def _count(self, outcome: str, op_id: int, now: float) -> None:
+        self.tally.outcomes[outcome] += 1
+        self.tally.took_s.setdefault(outcome, []).append(now - self._sent_at[op_id // _FRAME])
 
 
 def _key(number: int) -> str:

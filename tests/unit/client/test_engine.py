@@ -137,6 +137,22 @@ def test_past_the_bound_operations_are_refused_at_once() -> None:
     assert bench.engine.metrics.overloaded == 1
 
 
+def test_while_operations_cannot_leave_more_are_refused_at_once() -> None:
+    bench = Bench(bounds=Bounds(frame_operations=4, queue_ms=1_000.0))
+    for number in range(9):
+        bench.get(b"k%d" % number)
+    first = bench.lanes[0]
+    bench.advance(0.9, heard=(first,))
+    assert bench.get(b"early").error is None
+    bench.advance(0.2, heard=(first,))
+    refused = bench.get(b"late")
+    assert isinstance(refused.error, Overloaded)
+    assert refused.error.retry_after > 0
+    while first.outbox:
+        first.take()
+    assert bench.get(b"again").error is None
+
+
 def test_the_bytes_in_flight_are_bounded() -> None:
     bench = Bench(bounds=Bounds(bytes_in_flight=1000))
     operation = bench.submit(Operation("default", b"k", is_put=True, value=b"v" * 1000))
