@@ -76,6 +76,7 @@ def encode_frame(
         puts=_puts(puts, table, now) if puts else None,
         pair=pair,
         bulk=is_bulk,
+        sent_ms=int(now * 1000),
     )
     return request.SerializeToString()
 

@@ -11,11 +11,15 @@ Tests: tests/unit/runtime/test_client_stream.py, tests/unit/runtime/test_clients
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 
 from kvnode.core.bounds import Limits
 from kvnode.core.messages import Detail, GetResult, Result, SessionId
 from kvnode.runtime.outgoing import Outgoing
+
+_FASTEST_MS = 30_000
+"""What was fastest is looked for in so long, and in so long before."""
 
 Encode = Callable[["ClientStream", Sequence[Result]], bytes]
 
@@ -47,6 +51,8 @@ class ClientStream:
         self._encode_frame = encode
         self._waiting = waiting
         self._frames = 0
+        self._fastest_ms = self._fastest_before_ms = math.inf
+        self._fastest_since_ms = -_FASTEST_MS - 1
         self._frames_at_beat = 0
         self.pair = b""
         """Which pair of streams this is one of; empty: none."""
@@ -65,6 +71,21 @@ class ClientStream:
         if self.outgoing.is_overfull and not self.is_too_slow:
             self.is_too_slow = True
             self.end()
+
+    def delay_ms(self, sent_ms: int, now_ms: int) -> int:
+        """Return how much longer a frame was under way than the fastest lately.
+
+        Both clocks are monotonic, each with an origin of its own. 0 if the sender told nothing.
+        """
+        if not sent_ms:
+            return 0
+        apart_ms = now_ms - sent_ms
+        if now_ms - self._fastest_since_ms > _FASTEST_MS:
+            # A machine that slept has its clock behind for good: that is no delay for ever.
+            self._fastest_before_ms, self._fastest_since_ms = self._fastest_ms, now_ms
+            self._fastest_ms = apart_ms
+        self._fastest_ms = min(self._fastest_ms, apart_ms)
+        return int(apart_ms - min(self._fastest_ms, self._fastest_before_ms))
 
     def beat(self) -> bool:
         """Say something if an answer is owed and nothing was said since the last beat.

@@ -10,12 +10,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 
 from kvnode.core.bounds import FRAME_OPERATIONS_MAX, Limits
-from kvnode.core.messages import ClientOps, ErrorCode, Outcome, Result, SessionId
+from kvnode.core.messages import (
+    ClientGet,
+    ClientOps,
+    ClientPut,
+    ErrorCode,
+    Instant,
+    Outcome,
+    Result,
+    SessionId,
+)
 from kvnode.core.node import Node
 from kvnode.runtime.client_codec import FORMAT, encode_results
 from kvnode.runtime.client_stream import ClientStream
@@ -28,10 +37,13 @@ from kvnode.runtime.unary import UnaryCall, UnaryCalls, never_begun, parse
 from kvnode.runtime.wire import handlers
 from kvproto import kv_pb2
 
+OpT = TypeVar("OpT", ClientGet, ClientPut)
 Context = Any  # grpc.aio.ServicerContext; its stubs know no raw bytes
 
 _RETRY_MS = 20
 _PAIR_BYTES = 16
+_DELAY_MS_LEAST = 20
+"""A frame that was under way for so much longer than usual has less time left than it says."""
 
 
 class ClientService:
@@ -166,6 +178,8 @@ class ClientService:
         gets, failures = self.edge.decode_gets(request.gets, keyspaces)
         puts, more = self.edge.decode_puts(request.puts, keyspaces)
         failures += more
+        if (delay_ms := stream.delay_ms(request.sent_ms, now_us() // 1_000)) > _DELAY_MS_LEAST:
+            gets, puts = _hurried(gets, delay_ms), _hurried(puts, delay_ms)
         stream.owed += len(gets) + len(puts) + len(failures)
         stream.owed_bytes += len(data)
         self.operations += len(gets) + len(puts)
@@ -273,6 +287,11 @@ class ClientService:
     def _open_session(self) -> SessionId:
         self._last_session += 1
         return SessionId(self._last_session)
+
+
+def _hurried(ops: list[OpT], by_ms: int) -> list[OpT]:
+    """Return operations with earlier deadlines."""
+    return [op._replace(deadline_us=Instant(op.deadline_us - 1_000 * by_ms)) for op in ops]
 
 
 def _refuse_all(

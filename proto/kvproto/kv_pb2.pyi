@@ -344,6 +344,7 @@ class PipelineRequest(_message.Message):
     IDENTITY_FIELD_NUMBER: _builtins.int
     PAIR_FIELD_NUMBER: _builtins.int
     BULK_FIELD_NUMBER: _builtins.int
+    SENT_MS_FIELD_NUMBER: _builtins.int
     format: _builtins.int
     """1"""
     epoch: _builtins.int
@@ -357,6 +358,10 @@ class PipelineRequest(_message.Message):
     second stream to a node, which is `bulk`, carries large values, also in answer to the first.
     """
     bulk: _builtins.bool
+    sent_ms: _builtins.int
+    """The sender's monotonic clock as this left, from any origin; 0: not told. What a frame took longer
+    than the stream's fastest is taken off its time-outs: it waited on the way, and its caller too.
+    """
     @_builtins.property
     def keyspaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """the table that `keyspace` columns point into"""
@@ -377,10 +382,11 @@ class PipelineRequest(_message.Message):
         identity: _builtins.bytes = ...,
         pair: _builtins.bytes = ...,
         bulk: _builtins.bool = ...,
+        sent_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["gets", b"gets", "puts", b"puts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bulk", b"bulk", "epoch", b"epoch", "format", b"format", "gets", b"gets", "identity", b"identity", "keyspaces", b"keyspaces", "pair", b"pair", "puts", b"puts", "trace", b"trace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bulk", b"bulk", "epoch", b"epoch", "format", b"format", "gets", b"gets", "identity", b"identity", "keyspaces", b"keyspaces", "pair", b"pair", "puts", b"puts", "sent_ms", b"sent_ms", "trace", b"trace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -113,10 +113,11 @@ def test_three_times_the_load_for_long_leaves_nothing_behind(
     record_testsuite_property("three_times_the_load", told)
     assert load.outcomes.keys() <= {"ok", "Overloaded"}, load.outcomes
     for flood in floods:
-        assert flood.tally.outcomes.keys() - {"lost"} <= {"ok", "OVERLOADED"}, told
+        typed = {"ok", "OVERLOADED", "TIMEOUT", "UNAVAILABLE"}  # the last two: came too late
+        assert flood.tally.outcomes.keys() - {"lost"} <= typed, told
         assert not flood.tally.outcomes["lost"], told
-        assert not flood.tally.unhelpful
         assert flood.tally.outcomes["OVERLOADED"] > 0
+        assert not flood.tally.unhelpful
     assert share <= 0.1
     assert told["grown_mib"] < 256  # type: ignore[operator]
     if is_soak():

@@ -8,6 +8,10 @@ from typing import Any
 import grpc
 import pytest
 
+from kvnode.core.bounds import Limits
+from kvnode.core.messages import SessionId
+from kvnode.runtime.client_stream import ClientStream
+from kvnode.runtime.pump import now_us
 from kvproto import kv_pb2
 from tests.unit.runtime.builders import Site, Talk, run, turns
 from tests.unit.runtime.test_clients import ALONE, asked, auto_sync, frame, heard
@@ -91,6 +95,42 @@ def test_who_waits_for_an_answer_hears_that_the_node_lives_and_then_no_more() ->
             while site.clients._beat is not None:
                 await turns()
             assert site.clients.is_idle
+
+    run(test)
+
+
+def test_what_a_frame_waited_on_the_way_is_taken_off_its_time_outs() -> None:
+    async def test() -> None:
+        async with Site(ALONE) as site:
+            auto_sync(site)
+            talk = site.open("KV/Pipeline")
+
+            async def sent(ago_ms: int, timeout_ms: int) -> Any:
+                request = frame(gets=1)
+                request.sent_ms = 10_000_000 + now_us() // 1_000 - ago_ms
+                request.gets.timeout_ms[0] = timeout_ms
+                return await asked(talk, request)
+
+            assert (await sent(5_000, 100)).gets.id, "clocks with origins of their own"
+            assert (await sent(5_000, 60_000)).gets.id
+            assert (await sent(8_000, 60_000)).gets.id, "late, and with time left"
+            (failure,) = (await sent(8_000, 2_000)).failures
+            assert failure.code == kv_pb2.TIMEOUT
+            assert failure.message == "the deadline passed before it began"
+            assert (await asked(talk, frame(gets=1))).gets.id, "a sender that does not tell"
+
+    run(test)
+
+
+def test_a_clock_that_stood_still_is_no_delay_for_ever() -> None:
+    async def test() -> None:
+        stream = ClientStream(SessionId(1), lambda *_: b"", Limits(), waiting=lambda _: 0)
+        assert [stream.delay_ms(at, 500 + at) for at in (1, 2, 40_000)] == [0, 0, 0]
+        slept_ms = 10_000
+        late = [stream.delay_ms(at - slept_ms, 500 + at) for at in range(41_000, 141_000, 1_000)]
+        assert late[0] == slept_ms
+        assert late[-1] == 0
+        assert late == sorted(late, reverse=True)
 
     run(test)
 
