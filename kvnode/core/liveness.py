@@ -143,8 +143,11 @@ class _Peer:
         return self.returns < 0 or (self.is_fresh and not self.was_brief)
 
     def hearing_needed_us(self) -> int:
-        """Return how long it must be heard before it is believed to be back."""
-        return 0 if self.is_mended else min(_FIRST_HEARING_US << self.returns, _LONGEST_HEARING_US)
+        """Return how long it must be heard before it is believed to be back. A first false alarm is
+        taken back at once: where all are starved, all would else be gone around for long."""
+        if self.is_mended or (self.standing is Standing.SILENT and not self.alarms):
+            return 0
+        return min(_FIRST_HEARING_US << self.returns, _LONGEST_HEARING_US)
 
     def forget(self) -> None:
         """A minute was quiet: bear no grudge."""
