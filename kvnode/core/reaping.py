@@ -53,7 +53,7 @@ class Reaping:
 
     __slots__ = (
         "_cursor", "_heard", "_holdings", "_interval_us", "_max_skew_ms", "_replica", "_scan",
-        "_seen", "_wakes_at", "_wall_ms", "reaped",
+        "_seen", "_walked", "_wakes_at", "_wall_ms", "graves", "reaped",
     )  # fmt: skip
 
     def __init__(self, replica: Replica, holdings: Holdings, limits: Limits) -> None:
@@ -68,6 +68,9 @@ class Reaping:
         self._scan = 0
         self._wakes_at = Instant(0)
         self._wall_ms = 0
+        self._walked = 0
+        self.graves = 0
+        """How many the latest walk left: records of which nothing but absence is there."""
         self.reaped = 0
 
     # ---- what is known of the others -------------------------------------------------------
@@ -145,13 +148,16 @@ class Reaping:
         """A slice was read, and its records with it: reap what may go."""
         self._scan = 0
         self._seen.clear()
-        for key in self.wanted(pairs):
+        before, ripe = self.reaped, self.wanted(pairs)
+        for key in ripe:
             if self._replica.has_fetched(key):
                 self._reap(key)
+        self._walked += len(ripe) - (self.reaped - before)
         if pairs is not None and len(pairs) == _SLICE:
             self._cursor = pairs[-1][0] + b"\x00"
             self._wakes_at = Instant(now + _GAP_US)
         else:
+            self.graves, self._walked = self._walked, 0
             self._cursor = b""
             self._wakes_at = Instant(now + self._interval_us)
 

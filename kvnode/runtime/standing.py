@@ -201,6 +201,8 @@ class Standing:
         yield "counter", "exchange_keys_mended", "Made equal by them.", float(progress.mended)
         unproven = float(len(proving.unproven))
         yield "gauge", "partitions_unproven", "Owned; reads of them do not count.", unproven
+        graves = float(upkeep.reaping.graves)
+        yield "gauge", "tombstones", "Markers kept, as of the latest walk over them.", graves
         yield "counter", "reaped", "Records of deleted keys dropped.", float(upkeep.reaping.reaped)
 
 

@@ -44,6 +44,7 @@ class Grave:
         self.partition = self.replica.trees.partition_of(KEY)
         self.data: bytes | None = encode(KEY, held)
         self.wall_ms = WALL_MS
+        self.now = NOW
 
     def sees(self, *names: str) -> Grave:
         for name in names:
@@ -59,16 +60,21 @@ class Grave:
         self.reaping.on_heard(node, view, Heard(told.report(self.partition), is_proven))
         return self
 
+    def walk_again(self) -> bool:
+        """Have them walked once more, when it is time."""
+        self.now = Instant(self.now + 1_000 * LIMITS.exchange_interval_ms)
+        return self.walk()
+
     def walk(self) -> bool:
         """Have the graves walked; returns whether the record is still there."""
         self.replica.begin({KEY: self.data}, frozenset(), self.wall_ms)
         out = Outbox()
-        self.reaping.on_time(NOW, self.wall_ms, out)
+        self.reaping.on_time(self.now, self.wall_ms, out)
         index = WriteBatch()
         assert self.data is not None
         note_grave(KEY, self.data, index)
         pairs = [(key, value) for _, key, value in index.changes if value is not None]
-        self.reaping.on_scanned(pairs, NOW)
+        self.reaping.on_scanned(pairs, self.now)
         for family, key, value in self.replica.end().changes:
             if family is Family.RECORDS and key == KEY:
                 self.data = value
@@ -177,3 +183,12 @@ def test_the_graves_are_walked_slice_by_slice_and_then_it_rests() -> None:
     grave.reaping.on_scanned([], soon)
     rests_until = grave.reaping.next_wake()
     assert rests_until == Instant(soon + 1_000 * LIMITS.exchange_interval_ms)
+
+
+def test_graves_that_a_walk_left_are_counted() -> None:
+    grave = Grave().sees(*ALL).hears(B, *ALL)
+    assert grave.walk()
+    assert grave.reaping.graves == 1
+    grave.hears(C, *ALL)
+    assert not grave.walk_again()
+    assert grave.reaping.graves == 0
