@@ -53,7 +53,7 @@ class Reaping:
 
     __slots__ = (
         "_cursor", "_heard", "_holdings", "_interval_us", "_max_skew_ms", "_replica", "_scan",
-        "_seen", "_walked", "_wakes_at", "_wall_ms", "graves", "reaped",
+        "_seen", "_wakes_at", "_walked", "_wall_ms", "graves", "reaped",
     )  # fmt: skip
 
     def __init__(self, replica: Replica, holdings: Holdings, limits: Limits) -> None:
