@@ -17,6 +17,8 @@ class WriteKind(IntEnum):
     """Merges; casts none."""
     HANDOFF = 2
     """From a stand-in: a plain put supersedes what is older; casts none."""
+    OVERRULE = 3
+    """What most owners hold, where one dot names several payloads; merges, casts none."""
 
 
 class Status(IntEnum):

@@ -10,10 +10,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvnode.core.context import widen_watermark
+from kvnode.core.dispute import prevailing, with_payloads
 from kvnode.core.keys import StorageKey
 from kvnode.core.messages import ClientGet, NodeNumber, ReplicaReadReply, ReplyReport, Status
 from kvnode.core.record import DamagedRecord, Encoded, core_of, decode, encode
-from kvnode.core.versions import EMPTY, NOTHING_SEEN, Context, Record, covers_all, sync, take_over
+from kvnode.core.versions import (
+    EMPTY,
+    NOTHING_SEEN,
+    Context,
+    Record,
+    clashes,
+    covers_all,
+    sync,
+    take_over,
+)
 
 KEEPS_NOTHING = "keeps nothing"
 UNREACHED = "unreached"
@@ -29,6 +39,7 @@ class Heard:
         "at",
         "believed",
         "failed",
+        "is_disputed",
         "merged",
         "owners_believed",
         "reaped",
@@ -46,6 +57,8 @@ class Heard:
         """How many count towards r: proven owners, and stand-ins that keep something."""
         self.owners_believed = 0
         self.merged = EMPTY
+        self.is_disputed = False
+        """One dot names several payloads: those that most owners hold are in the join."""
         self.reaped = NOTHING_SEEN
         """What the session has seen and floors cover, if the read is answered."""
         self._is_unanimous = False
@@ -77,8 +90,10 @@ class Heard:
             # What owners hold first: what stand-ins keep supersedes what is older there.
             records.sort(key=lambda pair: pair[0] not in self._owners)
         merged, agreed = EMPTY, False
+        self.is_disputed = False
         for node, data in records:
             held = self._decoded(node, data)
+            self.is_disputed |= merged is not EMPTY and bool(clashes(merged, held))
             join = sync if node in self._owners else take_over
             merged = held if merged is EMPTY else join(merged, held)
             # One version needs no votes: where all hold it under one context, one reply says all.
@@ -86,7 +101,7 @@ class Heard:
                 agreed = True
                 if not in_full:
                     break
-        self.merged = merged
+        self.merged = self._undisputed(merged) if self.is_disputed else merged
         self._is_unanimous = agreed and all(reply.record for reply in self.replies.values())
 
     def learn(self, data: Encoded) -> bool:
@@ -137,6 +152,11 @@ class Heard:
             answer = "record" if reply.record else "absent"
             return ReplyReport(node, answer, after)
         return ReplyReport(node, self.failed.get(node, "pending"), after)
+
+    def _undisputed(self, merged: Record) -> Record:
+        held = [(node, reply.record) for node, reply in self.replies.items() if reply.record]
+        owners = [decode(self._key, data) for node, data in held if node in self._owners]
+        return with_payloads(merged, prevailing(owners))
 
     def _decoded(self, node: NodeNumber, data: Encoded) -> Record:
         try:

@@ -22,13 +22,15 @@ class Held:
     """The records of one turn."""
 
     # A base of the replica and not a part of it: its methods run several times for each operation.
-    __slots__ = ("_records", "_unreadable", "alarms", "damaged")
+    __slots__ = ("_records", "_unreadable", "alarms", "damaged", "disputed")
 
     def __init__(self) -> None:
         self.alarms: list[str] = []
         """For people: collected in a turn, taken by the runtime."""
         self.damaged: dict[StorageKey, None] = {}
         """Keys whose records fail their checksums, as this turn found."""
+        self.disputed: dict[StorageKey, None] = {}
+        """Keys of which another node holds other bytes under a dot that is held here."""
         self._records: dict[StorageKey, bytes | None] = {}
         self._unreadable: Set[bytes] = frozenset()
 
@@ -38,7 +40,7 @@ class Held:
         """See these records from here on."""
         self._records = dict(records)
         self._unreadable = unreadable
-        self.damaged = {}
+        self.damaged, self.disputed = {}, {}
 
     def has_fetched(self, key: StorageKey) -> bool:
         """Say whether this turn sees the key's record, or that it cannot be read."""

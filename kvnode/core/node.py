@@ -27,7 +27,7 @@ from kvnode.core.floors import Floors
 from kvnode.core.handoff import Handoff, is_handoff
 from kvnode.core.hints import Hints, hint_key
 from kvnode.core.hlc import Clock
-from kvnode.core.integrity import Integrity
+from kvnode.core.integrity import Integrity, is_integrity
 from kvnode.core.keys import StorageKey
 from kvnode.core.messages import (
     ClientOps,
@@ -49,7 +49,6 @@ from kvnode.core.messages import (
 )
 from kvnode.core.operations import OPERATION_ID_MAX
 from kvnode.core.proving import Proving
-from kvnode.core.recovery import is_recovery
 from kvnode.core.replica import Replica
 from kvnode.core.scrub import is_scrub
 from kvnode.core.standin import StandIn
@@ -205,12 +204,12 @@ class Node:
         self.replica.begin(records, unreadable, wall_ms)
         self.hints.begin(hints, unreadable, self.replica.batch, wall_ms)
         self.coordinator.begin(out, now, wall_ms)
-        self.integrity.begin(now)
+        self.integrity.begin(now, out)
         for event in events:
             self._on_event(event, out, now, wall_ms)
         self.coordinator.end()
         self.handoff.on_time(now, wall_ms, out, is_busy=self.coordinator.in_flight > 0)
-        self.integrity.end(out)
+        self.integrity.end()
         self.upkeep.on_time(now, wall_ms, out)
         return Turn(self.replica.turn, self.replica.end(), out)
 
@@ -302,14 +301,14 @@ class Node:
                 coordinator.on_write_reply(sender, write)
             elif is_handoff(write.id):
                 handoff.on_write_reply(sender, write)
-            else:
+            elif not is_integrity(write.id):
                 self.upkeep.on_write_reply(sender, write, now, out)
         for read in event.reads:
             if read.id <= OPERATION_ID_MAX:
                 coordinator.on_read_reply(sender, read)
             elif is_handoff(read.id):
                 handoff.on_read_reply(sender, read)
-            elif is_recovery(read.id):
+            elif is_integrity(read.id):
                 self.integrity.on_read_reply(sender, read)
             else:
                 self.upkeep.on_read_reply(sender, read, now, out)

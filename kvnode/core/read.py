@@ -263,13 +263,13 @@ class ReadOp:
             return
         self.judged_ms = fx.cluster_ms()
         majority = self.request.keyspace.resolve is Resolve.MAJORITY
-        if majority and is_conflict(self.heard.merged, self.judged_ms):
+        if self.heard.is_disputed or (majority and is_conflict(self.heard.merged, self.judged_ms)):
             self._vote(now, fx)
         else:
             self._decide(now, fx)
 
     def _vote(self, now: Instant, fx: ReadEffects) -> None:
-        """Concurrent versions: all n owners are asked before anything is decided."""
+        """Concurrent versions, or one dot with several payloads: all n owners are asked first."""
         self.phase = Phase.VOTING
         self._ask_owners(fx)
         if self.silent():

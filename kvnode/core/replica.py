@@ -17,6 +17,7 @@ from typing import assert_never
 
 from kvnode.core.bounds import CONTEXT_ENTRIES_MAX
 from kvnode.core.context import open_watermark
+from kvnode.core.dispute import with_payloads
 from kvnode.core.floors import Floors
 from kvnode.core.held import Unreadable as Unreadable
 from kvnode.core.hlc import Clock
@@ -230,11 +231,14 @@ class Replica(Shelf):
         theirs = decode(key, request.record)
         if (refusal := self.refusal_of(request, theirs)) is not None:
             return ReplicaWriteReply(request.id, refusal, _NOTHING)
-        held = self._load(key)
+        mine = held = self._load(key)
         if clashing := clashes(held, theirs):
             self.alarms.append(f"one dot, two payloads: {clashing[0]}")
-            return ReplicaWriteReply(request.id, Status.REFUSED_INVALID, _NOTHING)
-        merged = self._merged(request, self._filled(key, held, theirs), theirs)
+            if request.kind is not WriteKind.OVERRULE:
+                self.disputed[key] = None
+                return ReplicaWriteReply(request.id, Status.REFUSED_INVALID, _NOTHING)
+            mine = with_payloads(held, {each.dot: each for each in theirs.versions})
+        merged = self._merged(request, self._filled(key, mine, theirs), theirs)
         if merged == held and held.versions:
             encoded = encode(key, merged)
         else:
@@ -264,7 +268,7 @@ class Replica(Shelf):
             case WriteKind.WRITE:
                 written = theirs.versions[request.version].dot
                 return with_vote(accept(mine, theirs, written), Vote(self.number, written))
-            case WriteKind.REPAIR:
+            case WriteKind.REPAIR | WriteKind.OVERRULE:
                 return sync(mine, theirs)
             case WriteKind.HANDOFF:
                 return take_over(mine, theirs)

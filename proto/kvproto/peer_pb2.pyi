@@ -37,6 +37,8 @@ class _WriteKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WriteKind.V
     """merges, casts none"""
     HANDOFF: _WriteKind.ValueType  # 2
     """from a stand-in: a plain put supersedes what is older; casts none"""
+    OVERRULE: _WriteKind.ValueType  # 3
+    """what most owners hold, where one dot names several payloads; casts none"""
 
 class WriteKind(_WriteKind, metaclass=_WriteKindEnumTypeWrapper): ...
 
@@ -46,6 +48,8 @@ REPAIR: WriteKind.ValueType  # 1
 """merges, casts none"""
 HANDOFF: WriteKind.ValueType  # 2
 """from a stand-in: a plain put supersedes what is older; casts none"""
+OVERRULE: WriteKind.ValueType  # 3
+"""what most owners hold, where one dot names several payloads; casts none"""
 Global___WriteKind: _TypeAlias = WriteKind  # noqa: Y015
 
 class _ReplyStatus:

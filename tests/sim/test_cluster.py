@@ -24,7 +24,7 @@ from kvnode.core.messages import (
     Result,
     WriteKind,
 )
-from kvnode.core.record import Encoded, decode
+from kvnode.core.record import Encoded, decode, encode, seal
 from kvnode.core.topology import Keyspace, Resolve
 from kvnode.core.versions import EMPTY, Record, check
 from tests.sim.checks import FAILED, NOT_APPLIED, OK, UNCERTAIN, cores
@@ -314,6 +314,26 @@ def test_a_write_through_a_record_that_cannot_be_read_goes_to_another_owner(
         cluster.run(1_000_000)
         assert holds(cluster, a, b"v2") or holds(cluster, a, b"v1")
     assert Client(cluster, 1).get(KEY, at=a).value == b"v2"
+
+
+def test_other_bytes_under_one_dot_are_overruled_by_those_that_most_owners_hold(seed: int) -> None:
+    # Invariant 3, broken by hand: a sound record with another value under the same dot.
+    cluster = cluster_of(seed)
+    a, b, c = cluster.owners(NAME)
+    Client(cluster, 0).put(KEY, b"v")
+    cluster.run(10_000)
+    (data,) = cluster.hosts[c].engine.multi_get(Family.RECORDS, [NAME])
+    assert isinstance(data, bytes)
+    state = decode(NAME, data)
+    (wrong,) = state.versions
+    twin = seal(NAME, dot=wrong.dot, timestamp=wrong.timestamp, write_id=wrong.write_id, value=b"w")
+    cluster.hosts[c].engine._families[Family.RECORDS][NAME] = encode(
+        NAME, state._replace(versions=(twin,))
+    )
+    for number, at in enumerate((c, a, b)):
+        assert Client(cluster, number + 1).get(KEY, at=at).value == b"v"
+    cluster.run(1_000_000)
+    assert all(holds(cluster, node, b"v") for node in (a, b, c))
 
 
 def test_power_lost_everywhere_costs_nothing_that_was_acknowledged(rng: random.Random) -> None:

@@ -58,11 +58,11 @@ class Rig:
         """Run a turn in which a test does as it likes; return what is sent."""
         self.now = Instant(self.now + later_us)
         self.replica.begin(self.disk, frozenset(), WALL_MS)
-        self.integrity.begin(self.now)
+        out = Outbox()
+        self.integrity.begin(self.now, out)
         for event in events:
             event()
-        out = Outbox()
-        self.integrity.end(out)
+        self.integrity.end()
         self.scans += out.scans
         self.batch = self.replica.end().changes
         for family, key, value in self.batch:

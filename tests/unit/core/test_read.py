@@ -1005,6 +1005,43 @@ def test_a_conflict_asks_the_owners_that_are_left_and_no_further_stand_in() -> N
     assert (read.op.phase, read.fx.asked) == (Phase.VOTING, [2, 3, 4])
 
 
+# --- one dot, several payloads ------------------------------------------------------------------
+
+RIGHT, WRONG = record(version("a1", b"right")), record(version("a1", b"wrong"))
+
+
+@pytest.mark.parametrize("third", [RIGHT, WRONG])
+@pytest.mark.parametrize("keyspace", [NEWEST, SIBLINGS, Keyspace(name="default")])
+def test_one_dot_with_two_payloads_asks_all_owners_and_the_bytes_of_most_are_the_answer(
+    third: Record, keyspace: Keyspace
+) -> None:
+    reading = Reading(keyspace=keyspace)
+    reading.hear(1, RIGHT)
+    reading.hear(2, WRONG)
+    assert reading.op.phase is Phase.VOTING
+    assert reading.fx.asked == [1, 2, 3]
+    reading.hear(3, third)
+    loser = 2 if third is RIGHT else 1
+    assert reading.fx.mended == {loser: third}
+    refused = ReplicaWriteReply(40, Status.REFUSED_INVALID, Encoded(b""))
+    reading.op.on_mended(loser, refused, at(20), reading.fx)
+    assert reading.fx.value == third.versions[0].value
+    assert reading.op.repair_failed
+
+
+def test_a_dispute_among_those_that_can_be_heard_is_answered_with_the_greater_bytes() -> None:
+    values = []
+    for first, second in ((RIGHT, WRONG), (WRONG, RIGHT)):
+        reading = Reading(reachable=(1, 2))
+        reading.hear(1, first)
+        reading.hear(2, second)
+        ((node, _),) = reading.fx.mended.items()
+        refused = ReplicaWriteReply(40, Status.REFUSED_INVALID, Encoded(b""))
+        reading.op.on_mended(node, refused, at(20), reading.fx)
+        values.append(reading.fx.value)
+    assert values == [max(RIGHT, WRONG).versions[0].value] * 2
+
+
 def test_a_session_whose_delete_was_reaped_is_answered_once_floors_cover_it() -> None:
     read = Reading(seen=context("a1", "b1"))
     for node in (1, 2, 3):

@@ -14,7 +14,7 @@ from kvnode.core.bounds import SIBLINGS_MAX
 from kvnode.core.floors import Floors
 from kvnode.core.hlc import Clock
 from kvnode.core.keys import StorageKey, encode_key, partition_of_key
-from kvnode.core.messages import Instant, ReplicaRead, ReplicaWriteReply, Status
+from kvnode.core.messages import Instant, ReplicaRead, ReplicaWriteReply, Status, WriteKind
 from kvnode.core.record import Encoded, decode, encode
 from kvnode.core.replica import Replica, TooMany, Unreadable
 from kvnode.core.versions import (
@@ -307,6 +307,14 @@ def test_one_dot_with_two_payloads_is_refused_with_an_alarm() -> None:
     owner = Owner().holding(record(version("b1", b"x")))
     assert owner.write(record(version("b1", b"y")), "b1").status is Status.REFUSED_INVALID
     assert owner.held() == record(version("b1", b"x"))
+    assert owner.replica.alarms == ["one dot, two payloads: Dot(actor=2, counter=1)"]
+
+
+def test_an_owner_that_is_overruled_takes_the_bytes_keeps_its_votes_and_raises_an_alarm() -> None:
+    owner = Owner().holding(record(version("b1", b"x"), votes=((1, "b1"),)))
+    overruling = record(version("b1", b"y"))
+    assert owner.write(overruling, None, kind=WriteKind.OVERRULE).status is Status.DONE
+    assert owner.held() == record(version("b1", b"y"), votes=((1, "b1"),))
     assert owner.replica.alarms == ["one dot, two payloads: Dot(actor=2, counter=1)"]
 
 
