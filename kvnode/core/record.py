@@ -50,8 +50,9 @@ _LONE = bytes((FORMAT, 1))
 _NO_DOTS = b"\x00\x00"
 _LENGTHS = struct.Struct("<IxxHQ")
 _LENGTHS_AT = 48  # of the value's length within _META
-_EXPIRES_AT = 40
-_FLAGS_AT = 52
+_EXPIRES_BACK = 24  # from the end of a _META
+_FLAGS_BACK = 12
+_NEVER = bytes(8)
 _VOTE_HEAD = struct.Struct("<QH")
 _VOTE = struct.Struct("<IB")
 _PAIRS = tuple(struct.Struct(f"<{2 * count}Q") for count in range(9))
@@ -250,13 +251,16 @@ def absent_from(data: bytes) -> int | None:
     """Return from when on a sound record is nothing but absence, ms since 1970: 0 if all of its
     versions are tombstones, the last expiry if all others expire; None: never."""
     end = _core_end(data)
+    if data[1] == 1 and not data[end - _FLAGS_BACK] & _TOMBSTONE:  # almost all
+        expiry = data[end - _EXPIRES_BACK : end - _EXPIRES_BACK + 8]
+        return None if expiry == _NEVER else int.from_bytes(expiry, "little")
     due = 0
-    for at in range(end - data[1] * _META.size, end, _META.size):
-        if not data[at + _FLAGS_AT] & _TOMBSTONE:
-            expires = int.from_bytes(data[at + _EXPIRES_AT : at + _LENGTHS_AT], "little")
-            if not expires:
+    for at in range(end, end - data[1] * _META.size, -_META.size):
+        if not data[at - _FLAGS_BACK] & _TOMBSTONE:
+            expiry = data[at - _EXPIRES_BACK : at - _EXPIRES_BACK + 8]
+            if expiry == _NEVER:
                 return None
-            due = max(due, expires)
+            due = max(due, int.from_bytes(expiry, "little"))
     return due
 
 
@@ -374,9 +378,9 @@ def _owner_of(vote: bytes) -> int:
 
 
 def _core_end(data: bytes) -> int:
-    _, count, entries, dots = _HEAD.unpack_from(data)
-    end: int = _HEAD.size + 16 * (entries + dots) + _META.size * count
-    return end
+    # By single bytes: half the time of a struct, and asked for several times for each write.
+    pairs = data[2] + data[4] + (data[3] + data[5] << 8)
+    return 6 + 16 * pairs + 64 * data[1]
 
 
 def _hash(data: bytes) -> int:
