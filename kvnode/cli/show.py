@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kvnode.cli import picture, target, terminal, wire
 from kvnode.cli.arguments import Arguments
@@ -75,6 +75,7 @@ class Node:
 def status(arguments: Arguments) -> int:
     """Show every node."""
     name, nodes = _by_seeds(arguments) if arguments.seeds else _by_folder(arguments)
+    nodes = doubted(nodes)
     epoch = max((node.status.epoch for node in nodes if node.status), default=None)
     if arguments.json:
         listed = [node.as_json() for node in nodes]
@@ -123,6 +124,23 @@ def judged(said: kv_pb2.Status | str, age_s: float) -> str:
     if isinstance(said, kv_pb2.Status):
         return said.state if said.state in {"up", "starting", "unproven"} else "suspect"
     return "starting" if said == wire.REFUSED and age_s < STARTING_S else "suspect"
+
+
+def doubted(nodes: Sequence[Node]) -> list[Node]:
+    """Return the nodes; one that says that it is up, and that no other hears, is suspect.
+
+    Said by one other node alone it may as well be that one's fault.
+    """
+    told: dict[str, list[str]] = {node.id: [] for node in nodes}
+    for node in nodes:
+        for peer in node.status.peers if node.status is not None else ():
+            told.setdefault(peer.node, []).append(peer.state)
+    return [
+        replace(node, state="suspect")
+        if node.state == "up" and len(told[node.id]) > 1 and set(told[node.id]) == {"down"}
+        else node
+        for node in nodes
+    ]
 
 
 # ---- ring ------------------------------------------------------------------------------------

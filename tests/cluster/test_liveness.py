@@ -19,6 +19,7 @@ import pytest
 
 import kvclient
 from kvclient.testing import Cluster
+from kvnode.cli.main import main
 from tests.support.nodes import environment, until
 from tests.support.scale import scaled
 
@@ -188,13 +189,16 @@ def test_a_stopping_node_is_gone_around_before_it_goes(kit: Cluster) -> None:
         ]
 
 
-def test_status_tells_who_hangs(kit: Cluster, capfd: pytest.CaptureFixture[str]) -> None:
-    from kvnode.cli.main import main  # noqa: PLC0415 (the command, in this process)
+@pytest.mark.parametrize("fault", ["pause", "isolate"])
+def test_status_tells_who_hangs_and_whom_nobody_hears(
+    kit: Cluster, capfd: pytest.CaptureFixture[str], fault: str
+) -> None:
+    getattr(kit, fault)("n3")
 
-    kit.pause("n3")
-    assert main(["status", "--json", "--seeds", kit.node("n1").address]) == 0
-    told = json.loads(capfd.readouterr().out)
-    states = {node["id"]: node["state"] for node in told["nodes"]}
-    assert states == {"n1": "up", "n2": "up", "n3": "suspect"}
-    peers_of_n1 = next(node["peers"] for node in told["nodes"] if node["id"] == "n1")
-    assert peers_of_n1["n2"] == "up"
+    def states() -> dict[str, str]:
+        assert main(["status", "--json", "--seeds", kit.node("n1").address]) == 0
+        told = json.loads(capfd.readouterr().out)
+        return {node["id"]: node["state"] for node in told["nodes"]}
+
+    until(lambda: states()["n3"] == "suspect", within_s=WITHIN_S, what="suspicion")
+    assert states() == {"n1": "up", "n2": "up", "n3": "suspect"}

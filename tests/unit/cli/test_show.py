@@ -96,6 +96,44 @@ def test_the_state_of_a_living_process(said: str, age_s: float, state: str) -> N
     assert show.judged(answer, age_s) == state
 
 
+def seen_by(**others: list[str]) -> list[show.Node]:
+    """Return nodes that are up and say what they think of n1, n2 and so on."""
+    return [
+        show.Node(
+            id=name,
+            address="x:1",
+            pid=1,
+            state="up",
+            status=kv_pb2.Status(
+                node=name,
+                state="up",
+                peers=[
+                    kv_pb2.PeerStatus(node=f"n{number}", state=state)
+                    for number, state in enumerate(states, 1)
+                    if state
+                ],
+            ),
+        )
+        for name, states in others.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "states"),
+    [
+        (seen_by(n1=["", "down", "down"], n2=["down", "", "up"], n3=["down", "up", ""]), "suspect"),
+        (seen_by(n1=["", "up", "up"], n2=["down", "", "up"], n3=["up", "up", ""]), "up"),
+        (seen_by(n1=["", "up", "up"], n2=["suspect", "", "up"], n3=["down", "up", ""]), "up"),
+        (seen_by(n1=["", "down"], n2=["down", ""]), "up"),
+    ],
+    ids=["nobody", "one does", "one doubts", "one against one"],
+)
+def test_a_node_that_nobody_hears_is_suspect(nodes: list[show.Node], states: str) -> None:
+    first, *others = show.doubted(nodes)
+    assert (first.id, first.state) == ("n1", states)
+    assert {node.state for node in others} == {"up"}
+
+
 def test_by_seeds_the_members_are_found_and_the_dead_listed(run: Run) -> None:
     dead = f"127.0.0.1:{free_base(1)}"
     with FakeNode(status_of("n1")) as node, socket.create_server(("127.0.0.1", 0)) as deaf:
