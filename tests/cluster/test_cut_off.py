@@ -20,7 +20,7 @@ from kvclient.testing.workloads import KEYSPACES, Load
 from kvproto import kv_pb2
 from tests.support.figures import tell
 from tests.support.nodes import until
-from tests.support.scale import scaled
+from tests.support.scale import lasting, scaled
 from tests.support.trials import changes, most_in_a_minute, suffer
 from tests.support.wire import Refusal, call
 
@@ -180,7 +180,7 @@ def wait_noticed(cluster: Cluster, reached: Reached) -> None:
 
 @pytest.mark.timeout(300)
 def test_a_one_way_cut_is_noticed_by_both_ends_with_few_changes_and_costs_nothing() -> None:
-    seconds = scaled(6, soak=150)
+    seconds = lasting(6, soak_s=150)
     load = Load(
         workloads=("mixed", "register"),
         seconds=seconds,

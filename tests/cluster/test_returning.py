@@ -20,7 +20,7 @@ from tests.support.figures import tell
 from tests.support.load import missing_on
 from tests.support.nodes import until
 from tests.support.pressure import Pressure, Tally
-from tests.support.scale import is_soak, scaled
+from tests.support.scale import is_soak, lasting, scaled
 from tests.support.trials import suffer
 
 _TIMEOUT_S = 20.0
@@ -162,7 +162,7 @@ def excess(samples: Sequence[Sample]) -> float:
 @pytest.mark.parametrize("has_hints", [True, False], ids=["with hints", "without hints"])
 def test_after_an_absence_all_owners_are_equal_again(has_hints: bool) -> None:
     settings = KEYSPACES + ("" if has_hints else "\n[limits]\nhint_bytes = 0\n")
-    seconds = scaled(4, soak=310)
+    seconds = lasting(4, soak_s=300)
     load = Load(
         workloads=("set", "mixed"), seconds=seconds, rate=scaled(200, soak=500), timeout_s=10.0
     )

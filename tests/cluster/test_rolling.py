@@ -13,7 +13,7 @@ from kvclient.testing import Cluster
 from kvclient.testing.schedule import by_chance
 from kvclient.testing.workloads import KEYSPACES, Load
 from tests.support.figures import tell
-from tests.support.scale import is_soak, scaled
+from tests.support.scale import is_soak, lasting, scaled
 from tests.support.seeds import derive, run_seed
 from tests.support.trials import suffer
 
@@ -26,7 +26,7 @@ _WORST_MS = 1_000
 @pytest.mark.parametrize("kind", ["kill", "pause", "isolate", "halves", "bridge", "ring", "cut"])
 def test_faults_in_turn_cost_no_operation_and_no_data(kind: str) -> None:
     seed = derive(run_seed(), f"rolling {kind}")
-    seconds = scaled(6, soak=600)
+    seconds = lasting(6, soak_s=600)
     load = Load(
         workloads=("mixed", "register"),
         seconds=seconds,
@@ -35,7 +35,8 @@ def test_faults_in_turn_cost_no_operation_and_no_data(kind: str) -> None:
         seed=seed,
         timeout_s=10.0,
     )
-    with Cluster(5, settings=KEYSPACES) as cluster:
+    has_links = kind not in ("kill", "pause")
+    with Cluster(5, settings=KEYSPACES, links=has_links) as cluster:
         faults = by_chance(
             seed,
             cluster.ids,

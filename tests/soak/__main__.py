@@ -2,7 +2,8 @@
 
 Each job is a pytest run with full figures (tests/support/scale.py) or thorough search, each under a
 seed of its own. A job that fails prints pytest's output with its seed, and the exit status is 1.
-The last lines are a dated table for docs/testing.md. Its test file is tests/unit/test_soak.py.
+What tests measured (tests/support/figures.py) is printed too, also if they fail. The last lines are
+a dated table for docs/testing.md. Its test file is tests/unit/test_soak.py.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.support.scale import VARIABLE
+from tests.support import figures
+from tests.support.scale import SHARE, VARIABLE
 from tests.support.seeds import tree_seed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +37,12 @@ class Job:
     settings: dict[str, str] = field(default_factory=dict)
 
 
+def _rolling(name: str, kind: str) -> Job:
+    return Job(name, (f"tests/cluster/test_rolling.py::{ROLLING}[{kind}]",))
+
+
+RETURNING = "tests/cluster/test_returning.py"
+ROLLING = "test_faults_in_turn_cost_no_operation_and_no_data"
 JOBS = (
     Job("main job", ("tests/cluster/test_main_job.py",)),
     Job("crashes and power cuts", ("tests/cluster/test_crash.py",)),
@@ -41,7 +50,21 @@ JOBS = (
     Job("damaged, full and failing disks", (
         "tests/cluster/test_damage.py", "tests/unit/storage/test_rebuild.py",
     )),
-    Job("every test on real processes", ("tests/cluster",), runs=3),
+    _rolling("rolling kill", "kill"),
+    _rolling("rolling pause", "pause"),
+    _rolling("rolling isolation", "isolate"),
+    _rolling("rolling halves", "halves"),
+    _rolling("rolling bridge", "bridge"),
+    _rolling("rolling ring", "ring"),
+    _rolling("rolling one-way cut", "cut"),
+    Job("one-way cut", ("tests/cluster/test_cut_off.py",)),
+    Job("slow disk and halted nodes", ("tests/cluster/test_slow_nodes.py",)),
+    Job("hints", (
+        f"{RETURNING}::test_hints_all_arrive_under_a_load_and_no_faster_than_their_rate",
+    )),
+    Job("absence", (f"{RETURNING}::test_after_an_absence_all_owners_are_equal_again",)),
+    # The short forms, as in CI: what takes long there has a job of its own.
+    Job("every test on real processes", ("tests/cluster",), runs=3, settings={VARIABLE: "0"}),
     Job("simulated clusters and mutants", ("tests/sim",), runs=5),
     Job("vote rules and restamping", (
         "tests/property/test_vote_rules.py", "tests/property/test_restamping.py",
@@ -50,44 +73,76 @@ JOBS = (
 )  # fmt: skip
 
 
-def run(job: Job, seed: int) -> tuple[str, float]:
-    """Run a job once; return pytest's last line and how long it took, in seconds."""
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one run.
+
+    Attributes:
+        said: the last line of pytest.
+        took_s: how long it took.
+        told: the figures of its tests, a line each.
+    """
+
+    said: str
+    took_s: float
+    told: tuple[str, ...]
+
+
+def run(job: Job, seed: int) -> Result:
+    """Run a job once."""
     began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", f"--timeout={TIMEOUT_S}", *job.tests],
-        cwd=ROOT,
-        env={**os.environ, VARIABLE: "1", "KVNODE_SEED": str(seed), **job.settings},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with tempfile.NamedTemporaryFile("r", encoding="utf-8") as told:
+        given = {VARIABLE: "1", "KVNODE_SEED": str(seed), figures.VARIABLE: told.name}
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", f"--timeout={TIMEOUT_S}", *job.tests],
+            cwd=ROOT,
+            env={**os.environ, **given, **job.settings},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        lines_told = tuple(told.read().splitlines())
     if done.returncode:
         print(done.stdout[-20_000:], done.stderr[-5_000:], sep="\n")
     lines = [line for line in done.stdout.splitlines() if line.strip()]
     said = lines[-1].strip("= ") if lines else "nothing was said"
-    return (said if done.returncode == 0 else f"FAILED: {said}"), time.monotonic() - began
+    said = said if done.returncode == 0 else f"FAILED: {said}"
+    return Result(said, time.monotonic() - began, lines_told)
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the jobs that are named, or all; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tests.soak", description="Full figures.")
     names = {job.name: job for job in JOBS}
-    parser.add_argument("job", nargs="*", help=f"one of: {', '.join(names)}")
-    parser.add_argument("--runs", type=int, help="runs of each job, instead of its own number")
+    parser = _parser(names)
     asked = parser.parse_args(words)
     chosen = asked.job or list(names)
     if unknown := [name for name in chosen if name not in names]:
         parser.error(f"no job {unknown[0]!r}; there are {', '.join(names)}")
+    os.environ[SHARE] = str(asked.share)
     rows = []
     for name in chosen:
         for number in range(asked.runs or names[name].runs):
             seed = (tree_seed(ROOT) + number) % (1 << 32)
-            said, took_s = run(names[name], seed)
-            today = time.strftime("%Y-%m-%d")
-            rows.append(f"| {today} | {name} | {seed} | {said} | {took_s:.0f} s |")
-            print(rows[-1], flush=True)
+            result = run(names[name], seed)
+            rows.append(_row(name, seed, result))
+            print(*(f"    {line}" for line in result.told), rows[-1], sep="\n", flush=True)
     print("\n| date | job | seed | result | took |\n|---|---|---|---|---|", *rows, sep="\n")
     return 1 if any("FAILED" in row for row in rows) else 0
+
+
+def _parser(names: Iterable[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description="Full figures.")
+    parser.add_argument("job", nargs="*", help=f"one of: {', '.join(names)}")
+    parser.add_argument("--runs", type=int, help="runs of each job, instead of its own number")
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="of the full length of what lasts long (1)"
+    )
+    return parser
+
+
+def _row(name: str, seed: int, result: Result) -> str:
+    said = "; ".join([*result.told, result.said])
+    return f"| {time.strftime('%Y-%m-%d')} | {name} | {seed} | {said} | {result.took_s:.0f} s |"
 
 
 if __name__ == "__main__":

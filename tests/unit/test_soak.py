@@ -7,9 +7,22 @@ from pathlib import Path
 import pytest
 
 from tests.soak import __main__ as soak
+from tests.support.scale import SHARE
 
 GOOD = "def test_it() -> None:\n    import os\n    assert os.environ['KVNODE_SOAK'] == '1'\n"
 BAD = "def test_it() -> None:\n    assert False, 'as planned'\n"
+
+TELLING = """
+from tests.support.figures import tell
+def test_it() -> None:
+    tell("a form", worst_ms=7, failed=0)
+    assert False
+"""
+SHARED = """
+from tests.support.scale import lasting
+def test_it() -> None:
+    assert lasting(1, soak_s=10) == 5
+"""
 
 
 def job(tmp_path: Path, text: str) -> soak.Job:
@@ -19,9 +32,27 @@ def job(tmp_path: Path, text: str) -> soak.Job:
 
 
 def test_a_job_runs_with_full_figures(tmp_path: Path) -> None:
-    said, took_s = soak.run(job(tmp_path, GOOD), 1)
-    assert said.startswith("1 passed")
-    assert took_s > 0
+    result = soak.run(job(tmp_path, GOOD), 1)
+    assert result.said.startswith("1 passed")
+    assert result.took_s > 0
+    assert result.told == ()
+
+
+def test_what_a_test_measured_is_in_the_table_also_when_it_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(soak, "JOBS", (job(tmp_path, TELLING),))
+    assert soak.main([]) == 1
+    table = capsys.readouterr().out.partition("| date |")[2]
+    assert "| a form: worst ms 7, failed 0; FAILED: 1 failed" in table
+
+
+def test_a_share_of_the_full_length_reaches_the_tests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SHARE, "1")  # put back afterwards
+    monkeypatch.setattr(soak, "JOBS", (job(tmp_path, SHARED),))
+    assert soak.main(["planted", "--share", "0.5"]) == 0
 
 
 def test_a_job_that_fails_fails_the_soak(
@@ -52,5 +83,8 @@ def test_an_unknown_job_is_refused_with_those_there_are(
 
 
 def test_every_job_names_tests_that_exist() -> None:
-    for one in soak.JOBS:
-        assert all((soak.ROOT / test).exists() for test in one.tests), one
+    for test in (test for one in soak.JOBS for test in one.tests):
+        path, _, name = test.partition("::")
+        assert (soak.ROOT / path).exists(), test
+        if name:
+            assert f"def {name.partition('[')[0]}(" in (soak.ROOT / path).read_text(), test
