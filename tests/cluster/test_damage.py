@@ -32,8 +32,9 @@ from tests.support.wire import Refusal, call
 
 Cluster = Callable[..., Nodes]
 
-_PLACES = scaled(3, soak=50)
-"""In each of the four parts of the test of spoilt stores."""
+_PARTS = 6
+_PLACES = scaled(2, soak=34)
+"""In each part of the test of spoilt stores."""
 _KEYS = [f"key{number}" for number in range(400)]
 
 
@@ -79,7 +80,7 @@ def spoil(store: Path, chance: random.Random) -> str:
 
 
 @pytest.mark.timeout(scaled(60, soak=1_200))
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", range(_PARTS))
 def test_a_spoilt_store_yields_no_wrong_byte_and_no_false_absence(
     cluster: Cluster, part: int
 ) -> None:
@@ -118,14 +119,34 @@ def test_a_bad_block_that_a_read_meets_has_the_store_rebuilt_under_the_same_pid(
         until(lambda: "store_rebuilt" in nodes.log("n3"), what="rebuilding")
         nodes.wait_linked()
         assert client.get_many(_KEYS) == [value_of(key) for key in _KEYS]
-    assert nodes.pid("n3") == pid
-    assert nodes.status("n3").incarnation != life
-    assert nodes.status("n3").state == "unproven"
-    assert "alarm store_is_damaged" in nodes.log("n3")
-    assert (nodes.node("n3").folder / "store.old").exists()
+        assert nodes.pid("n3") == pid
+        assert nodes.status("n3").incarnation != life
+        assert "alarm store_is_damaged" in nodes.log("n3")
+        client.wait_converged(30)
+    until(lambda: nodes.status("n3").state == "up", within_s=30, what="being proven")
+    old = nodes.node("n3").folder / "store.old"
+    assert old.exists()
     nodes.stop("n3")
+    assert missing_on(nodes.store("n3"), {key.encode(): value_of(key) for key in _KEYS}) == []
     nodes.start("n3")
-    assert nodes.status("n3").state == "unproven", "a clean stop proves nothing"
+    assert not old.exists(), "it is not needed any more"
+
+
+def test_a_node_that_lost_its_store_whole_becomes_equal_to_its_peers(cluster: Cluster) -> None:
+    nodes = cluster()
+    fill(nodes)
+    stopped(nodes)
+    (manifest,) = nodes.store("n3").glob("MANIFEST-*")
+    flip_bit(manifest, 20)
+    nodes.start("n3")
+    nodes.wait_linked()
+    assert "nothing in it could be read" in nodes.log("n3")
+    with nodes.client("n3") as client:
+        check_reads(client)
+        client.wait_converged(30)
+    until(lambda: nodes.status("n3").state == "up", within_s=30, what="being proven")
+    nodes.kill()
+    assert missing_on(nodes.store("n3"), {key.encode(): value_of(key) for key in _KEYS}) == []
 
 
 # ---- row 23: no room ---------------------------------------------------------------------------
