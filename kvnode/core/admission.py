@@ -15,6 +15,8 @@ time, the others wait, and what would wait too long is refused while that still 
   seen to end. If it stays above a target for as long as the target, the queue is *standing*: it
   does not smooth a burst, it only adds delay. Until it has drained, the queue's bound is what can
   be done within the target. A share with nothing in the queue may still have a few wait.
+- While operations wait, only so many run as end within the target, at least a quarter of the bound:
+  on a slow machine more would all take longer, and what they hold up with them.
 - When its turn comes, an operation whose deadline has passed is dropped, and so is one that would
   end after its deadline at the present rate: it would be work for nobody.
 
@@ -56,6 +58,8 @@ _RETRY_MS_LEAST = 10
 _RETRY_MS_MOST = 5_000
 _CAUTION = 1.5
 """What waits in order begins when it is just not too late yet; a little slower, and all is late."""
+_FEWEST = 4
+"""Of the running set this part may run however slow it is: fewer would share too little work."""
 _DRAINED = 8
 """A standing queue has drained once its backlog is this part of the target."""
 
@@ -112,16 +116,18 @@ class _Pace:
         """It is not full any more: what ends now is what was asked for, not what can be done."""
         self._began = None
 
-    def count(self, ended: int, now: Instant) -> None:
-        """So many operations ended."""
+    def count(self, ended: int, now: Instant) -> bool:
+        """So many operations ended; return whether the rate is another one now."""
         if self._began is None:
-            return
+            return False
         self._count += ended
         elapsed = now - self._began
-        if elapsed >= _RATE_WINDOW_US:
+        is_over = elapsed >= _RATE_WINDOW_US
+        if is_over:
             rate = 1e6 * self._count / elapsed
             self._rate = (self._rate + rate) / 2 if self.is_fresh else rate
             self._began, self._count, self.is_fresh = now, 0, True
+        return is_over
 
     def rate(self, now: Instant) -> float:
         """Return operations a second, 0 if unknown. Nothing ending for long lowers it."""
@@ -144,6 +150,8 @@ class Admission:
         assert running > 0
         assert waiting >= 0
         self._running_most = running
+        self._allowed = running
+        """To run at present: fewer where that many would take longer than the target."""
         self._waiting_most = waiting
         self._target_us = 1_000 * target_ms
         self._queues: OrderedDict[Hashable, deque[_Part]] = OrderedDict()
@@ -189,7 +197,8 @@ class Admission:
         assert self.running >= 0, "answered more than was begun"
         verdict = Verdict()
         if self.waiting:
-            self._pace.count(count, now)
+            if self._pace.count(count, now):
+                self._adapt(now)
             self._fill(now, verdict)
             self._judge(now)
         return verdict
@@ -198,7 +207,7 @@ class Admission:
         """Let so many run from now on; what runs beyond that is waited for. 0: begin nothing."""
         verdict = Verdict()
         if running != self._running_most:
-            self._running_most = running
+            self._running_most = self._allowed = running
             self._fill(now, verdict)
             self._judge(now)
         return verdict
@@ -211,7 +220,7 @@ class Admission:
 
     def room(self, share: Hashable, now: Instant) -> int:
         """Return how many more operations of a share would be let in now."""
-        free_to_run = max(0, self._running_most - self.running)
+        free_to_run = max(0, self._allowed - self.running)
         held = self._lengths.get(share, 0)
         bound = self._waiting_most
         if self.is_standing:
@@ -251,10 +260,10 @@ class Admission:
     def _fill(self, now: Instant, verdict: Verdict) -> None:
         """Begin what waits, share by share, while there is room."""
         queues = self._queues
-        while queues and self.running < self._running_most:
+        while queues and self.running < self._allowed:
             share, queue = next(iter(queues.items()))
             left = QUANTUM
-            while queue and left > 0 and self.running < self._running_most:
+            while queue and left > 0 and self.running < self._allowed:
                 left -= self._begin(share, queue, left, now, verdict)
             if queue:
                 queues.move_to_end(share)
@@ -266,7 +275,7 @@ class Admission:
     ) -> int:
         """Begin up to `left` operations of the first part; return how many were taken from it."""
         part = queue[0]
-        count = min(left, len(part.ops) - part.next, self._running_most - self.running)
+        count = min(left, len(part.ops) - part.next, self._allowed - self.running)
         taken = part.ops[part.next : part.next + count]
         part.next += count
         if part.next == len(part.ops):
@@ -287,12 +296,19 @@ class Admission:
     def _time_to_run_us(self, now: Instant) -> int:
         """Return how long what begins now will take (Little's law); 0 if not known yet."""
         rate = self._pace.rate(now) if self._pace.is_fresh else 0.0
-        return int(_CAUTION * 1e6 * max(1, self._running_most) / rate) if rate else 0
+        return int(_CAUTION * 1e6 * max(1, self._allowed) / rate) if rate else 0
+
+    def _adapt(self, now: Instant) -> None:
+        """Let run what can be done within the target, of which there are at least a few."""
+        within = int(self._pace.rate(now) * self._target_us / 1e6)
+        least = min(self._running_most, max(1, self._running_most // _FEWEST))
+        self._allowed = min(self._running_most, max(least, within))
 
     def _judge(self, now: Instant) -> None:
         """Notice when the queue begins to stand, and when it has drained."""
         if not self.waiting:
             self._pace.end()
+            self._allowed = self._running_most
         rate = self._pace.rate(now)
         backlog_us = 1e6 * self.waiting / rate if rate else 0.0
         if self.is_standing:
@@ -339,7 +355,7 @@ class Admission:
         assert self.waiting == sum(lengths.values())
         assert self.running >= 0
         assert self.waiting <= self._waiting_most
-        assert not self.waiting or self.running >= self._running_most
+        assert not self.waiting or self.running >= self._allowed
 
 
 def _as_ops(session: SessionId, ops: Sequence[ClientGet | ClientPut]) -> ClientOps:

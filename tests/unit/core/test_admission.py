@@ -182,6 +182,30 @@ def test_nothing_begins_that_would_end_too_late_at_the_present_rate() -> None:
     assert ends == [(2, 1)]
 
 
+def test_on_a_slow_machine_fewer_run_while_others_wait_and_all_again_when_none_does() -> None:
+    gate = admission(running=100, waiting=10_000, target_ms=100)
+    gate.arrive("a", frame(1, range(300)), NOW)
+    now = 0
+    while gate.waiting > 60:
+        now += 10 * MS
+        gate.done(min(4, gate.running), at(now))  # 400 a second: 40 within the target
+        gate.check()
+    assert 38 <= gate.running <= 42
+    while gate.waiting:
+        gate.done(gate.running, at(now))
+    gate.done(gate.running, at(now))
+    assert len(begun(gate.arrive("a", frame(1, range(100)), at(now)))) == 100
+
+
+def test_however_slow_a_quarter_runs() -> None:
+    gate = admission(running=100, waiting=10_000, target_ms=100)
+    gate.arrive("a", frame(1, range(300)), NOW)
+    for tick in range(1, 200):
+        gate.done(1, at(tick * 100 * MS))
+        gate.check()
+    assert gate.running == 25
+
+
 def test_a_node_at_which_nothing_ends_any_more_notices_by_what_arrives() -> None:
     gate = admission(running=10, waiting=1_000)
     gate.arrive("a", frame(1, range(20)), NOW)
