@@ -181,7 +181,8 @@ def pin(pids: Iterable[int], cpu: int) -> None:
     """Have processes, with all their threads, run on one processor."""
     for pid in pids:
         for task in Path(f"/proc/{pid}/task").iterdir():
-            os.sched_setaffinity(int(task.name), {cpu})
+            with contextlib.suppress(ProcessLookupError):  # a thread that ended meanwhile
+                os.sched_setaffinity(int(task.name), {cpu})
 
 
 def resident_mib(pid: int) -> float:
