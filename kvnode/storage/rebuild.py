@@ -32,10 +32,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvnode.core.batch import Change, Family
+from kvnode.core.batch import Family, WriteBatch
 from kvnode.core.keys import StorageKey
 from kvnode.core.record import DamagedRecord, decode
 from kvnode.core.resolve import is_conflict
+from kvnode.core.shelf import note_grave
 from kvnode.storage.durable import remove_file, sync_folder, write_file
 from kvnode.storage.engine import known_damage, note_damage
 from kvnode.storage.port import StorageDamaged, StorageStalled
@@ -185,42 +186,42 @@ def _open_damaged(store: Path, tuning: Tuning) -> RocksStore | None:
 
 
 def _copy(source: RocksStore, target: RocksStore, salvage: Salvage) -> None:
-    changes: list[Change] = []
+    batch = WriteBatch()
     size, told = 0, time.monotonic()
     for family in _COPIED:
         for key, value in readable(source, family, salvage):
-            if family is Family.RECORDS and not _take_record(changes, key, value):
+            if family is Family.RECORDS and not _index(batch, key, value):
                 salvage.damaged += 1
                 continue
-            changes.append((family, key, value))
+            batch.put(family, key, value)
             salvage.kept += 1
             size += len(key) + len(value)
             if size > _BATCH_BYTES:
-                _write(target, changes)
-                changes, size = [], 0
+                _write(target, batch)
+                batch, size = WriteBatch(), 0
             if time.monotonic() - told > _TELL_EVERY_S:
                 told = time.monotonic()
                 log.info("rebuilding kept=%d", salvage.kept)
-    _write(target, changes)
+    _write(target, batch)
 
 
-def _take_record(changes: list[Change], key: bytes, value: bytes) -> bool:
+def _index(batch: WriteBatch, name: bytes, value: bytes) -> bool:
     """Index a sound record; say whether it is one."""
+    key = StorageKey(name)
     try:
-        record = decode(StorageKey(key), value)
+        record = decode(key, value)
     except DamagedRecord:
         return False
     if is_conflict(record, 0):
-        changes.append((Family.CONFLICTS, key, b""))
-    if record.versions and all(version.is_tombstone for version in record.versions):
-        changes.append((Family.GRAVES, key, b""))
+        batch.put(Family.CONFLICTS, key, b"")
+    note_grave(key, value, batch)
     return True
 
 
-def _write(target: RocksStore, changes: list[Change]) -> None:
-    while changes:
+def _write(target: RocksStore, batch: WriteBatch) -> None:
+    while batch:
         try:
-            target.write(changes)
+            target.write(batch.changes)
         except StorageStalled:
             time.sleep(_STALL_S)  # nobody else runs: this is before the node serves
         else:

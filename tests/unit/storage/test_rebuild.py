@@ -14,6 +14,7 @@ from kvnode.core.batch import Family, WriteBatch
 from kvnode.core.hlc import Timestamp
 from kvnode.core.keys import StorageKey, encode_key
 from kvnode.core.record import encode, seal
+from kvnode.core.shelf import due_of
 from kvnode.core.versions import Context, Dot, Record
 from kvnode.storage import rebuild as rebuilding
 from kvnode.storage.durable import sync_folder
@@ -114,7 +115,8 @@ def test_the_indexes_are_made_anew_from_the_records(path: Path) -> None:
     rebuild(path, "doubt", tuning=TUNING)
     with opened(path) as engine:
         assert engine.scan(Family.CONFLICTS, b"", None, 9) == [(torn[0], b"")]
-        assert engine.scan(Family.GRAVES, b"", None, 9) == [(dead[0], b"")]
+        ((grave, due),) = engine.scan(Family.GRAVES, b"", None, 9)
+        assert (grave, due_of(due)) == (dead[0], 0)
 
 
 def test_a_record_with_a_wrong_byte_inside_a_sound_block_is_dropped(path: Path) -> None:
