@@ -155,6 +155,8 @@ def _admit_doubts(
     if not are_trees_whole and engine.scan(Family.RECORDS, b"", None, 1):
         for each in range(node.topology.partitions):
             replica.trees.doubt(Partition(each))
+    if not replica.is_proven:
+        log.warning("partitions_in_doubt count=%d", len(replica.proving.unproven))
     batch = WriteBatch()
     replica.save(batch)
     engine.write(batch)

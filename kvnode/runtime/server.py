@@ -20,6 +20,7 @@ from grpc_reflection.v1alpha import reflection
 
 from kvnode.core.bounds import Limits
 from kvnode.core.conversations import ASKS
+from kvnode.core.keys import Partition
 from kvnode.core.messages import (
     ClientPut,
     NodeNumber,
@@ -156,6 +157,7 @@ class Server:
             self.identity, codec, pump, self._limits, overrides=self._overrides
         )
         self.identity.pump = pump
+        self.node.upkeep.sweeps.on_proven = self._on_proven
         async with asyncio.TaskGroup() as tasks:
             watch = tasks.create_task(_watch(pump))
             self._links = Links(
@@ -339,6 +341,10 @@ class Server:
     def _on_alarm(self, text: str) -> None:
         self._alarms += 1
         log.error("alarm %s", text)
+
+    def _on_proven(self, _: Partition) -> None:
+        if self.node.replica.is_proven:
+            log.info("partitions_proven")
 
     def _fence(self, exc: BaseException) -> None:
         self._pump.fail(exc)
