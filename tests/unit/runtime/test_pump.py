@@ -377,8 +377,11 @@ def test_woken_without_an_event_it_runs_one_turn() -> None:
     async def test() -> None:
         driven = Driven(alone())
         driven.pump.wake()
+        await turns()  # the first one begins what a node does in the background
+        before, events = driven.pump.turns, driven.pump.events
+        driven.pump.wake()
         driven.pump.wake()
         await turns()
-        assert (driven.pump.turns, driven.pump.events) == (1, 0)
+        assert (driven.pump.turns, driven.pump.events) == (before + 1, events)
 
     run(test)
