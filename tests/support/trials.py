@@ -16,11 +16,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from kvclient.testing import Cluster
+from kvclient.testing.checks import Finding
 from kvclient.testing.history import History, Recorder
 from kvclient.testing.run import Outcome, run
 from kvclient.testing.schedule import Fault
 from kvclient.testing.workloads import Load
 
+_TOLD = 10
+"""Of what a failure shows."""
 _CHANGE = re.compile(r"^(\S+) INFO peer_(?:up|down|silent|heard) peer=(\S+)", re.MULTILINE)
 
 
@@ -55,11 +58,29 @@ class Trial:
     def check(self) -> None:
         """Assert what every trial must show."""
         verdict = self.outcome.verdict
-        assert verdict.findings == ()
+        assert verdict.findings == (), "\n".join(
+            line for finding in verdict.findings[:_TOLD] for line in self._story(finding)
+        )
         assert verdict.failed == 0, (verdict.ends, verdict.errors)
         assert self.outcome.unread == 0
         assert self.outcome.converge_s is not None, "the owners of some key still differ"
         assert self.outcome.faults != ()
+
+    def _story(self, finding: Finding) -> list[str]:
+        """Return what was found, and what had been done to its key by then."""
+        before = [
+            op
+            for op in self.history.ops
+            if (op.keyspace, op.key) == (finding.keyspace, finding.key) and op.op <= finding.op
+        ]
+        told = (
+            before[-_TOLD:]
+            if finding.because < 0
+            else [op for op in before if op.op >= finding.because or op.value in before[-1].values][
+                -5 * _TOLD :
+            ]
+        )
+        return [f"{finding.kind}: {finding.text}", *(f"    {op}" for op in told)]
 
 
 def suffer(cluster: Cluster, load: Load, faults: Sequence[Fault]) -> Trial:
