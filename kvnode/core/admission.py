@@ -129,11 +129,14 @@ class _Pace:
             self._began, self._count, self.is_fresh = now, 0, True
         return is_over
 
-    def rate(self, now: Instant) -> float:
-        """Return operations a second, 0 if unknown. Nothing ending for long lowers it."""
+    def rate(self, now: Instant, running: int) -> float:
+        """Return operations a second, 0 if unknown.
+
+        Nothing ending for long lowers it: to what it would be if all that runs ended just now.
+        """
         if self._began is None or now - self._began <= _RATE_WINDOW_US:
             return self._rate
-        recent = 1e6 * (self._count + 1) / (now - self._began)
+        recent = 1e6 * (self._count + running) / (now - self._began)
         return min(self._rate, recent) if self._rate else recent
 
 
@@ -224,7 +227,7 @@ class Admission:
         held = self._lengths.get(share, 0)
         bound = self._waiting_most
         if self.is_standing:
-            bound = min(bound, int(self._pace.rate(now) * self._target_us / 1e6))
+            bound = min(bound, int(self._rate(now) * self._target_us / 1e6))
         # As much as is free may be held: one share alone gets half of the queue, two a third each.
         in_turn = (bound - self.waiting - held + 1) // 2
         few = QUANTUM - held if self.is_standing else 0
@@ -237,7 +240,7 @@ class Admission:
 
     def refusal(self, now: Instant) -> tuple[str, int]:
         """Return why what does not fit is refused, and after how many ms to come again."""
-        rate = self._pace.rate(now)
+        rate = self._rate(now)
         if not rate:
             return f"{self.waiting:,} operations wait at this node", _RETRY_MS_UNKNOWN
         drain_ms = int(1_000 * self.waiting / rate)
@@ -245,6 +248,9 @@ class Admission:
         return text, min(max(drain_ms, _RETRY_MS_LEAST), _RETRY_MS_MOST)
 
     # ---- within --------------------------------------------------------------------------
+
+    def _rate(self, now: Instant) -> float:
+        return self._pace.rate(now, self.running)
 
     def _queue(self, share: Hashable, part: _Part) -> None:
         queue = self._queues.get(share)
@@ -295,12 +301,12 @@ class Admission:
 
     def _time_to_run_us(self, now: Instant) -> int:
         """Return how long what begins now will take (Little's law); 0 if not known yet."""
-        rate = self._pace.rate(now) if self._pace.is_fresh else 0.0
+        rate = self._rate(now) if self._pace.is_fresh else 0.0
         return int(_CAUTION * 1e6 * max(1, self._allowed) / rate) if rate else 0
 
     def _adapt(self, now: Instant) -> None:
         """Let run what can be done within the target, of which there are at least a few."""
-        within = int(self._pace.rate(now) * self._target_us / 1e6)
+        within = int(self._rate(now) * self._target_us / 1e6)
         least = min(self._running_most, max(1, self._running_most // _FEWEST))
         self._allowed = min(self._running_most, max(least, within))
 
@@ -309,7 +315,7 @@ class Admission:
         if not self.waiting:
             self._pace.end()
             self._allowed = self._running_most
-        rate = self._pace.rate(now)
+        rate = self._rate(now)
         backlog_us = 1e6 * self.waiting / rate if rate else 0.0
         if self.is_standing:
             self.is_standing = backlog_us * _DRAINED > self._target_us

@@ -120,26 +120,34 @@ class Flood:
 
     async def run(self, per_s: float, seconds: float) -> None:
         """Offer load, then wait for the last answers; what is never answered is `lost`."""
+        began = time.monotonic()
+        while time.monotonic() - began < seconds:
+            # A node that was away for long ends its streams, and what was asked on them is lost.
+            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                await self._run_once(per_s, began, seconds)
+        self.tally.outcomes["lost"] += self.offered - self.tally.total
+        await self._channel.close()
+
+    async def _run_once(self, per_s: float, began: float, seconds: float) -> None:
         opened: Any = self._channel.stream_stream("/kvnode.v1.KV/Pipeline")
         call = opened()
         reader = asyncio.create_task(self._read(call))
-        began = time.monotonic()
-        while (elapsed := time.monotonic() - began) < seconds:
-            if self.offered < per_s * elapsed:
-                await call.write(self._frame())
-            else:
-                await asyncio.sleep(_FRAME / per_s / 2)
-        self._is_over = True
-        if self.tally.total >= self.offered:
-            self._all_answered.set()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(2 * _TIMEOUT_S):
-                await self._all_answered.wait()
-        self.tally.outcomes["lost"] += self.offered - self.tally.total
-        call.cancel()
-        reader.cancel()
-        await asyncio.gather(reader, return_exceptions=True)
-        await self._channel.close()
+        try:
+            while (elapsed := time.monotonic() - began) < seconds:
+                if self.offered < per_s * elapsed:
+                    await call.write(self._frame())
+                else:
+                    await asyncio.sleep(_FRAME / per_s / 2)
+            self._is_over = True
+            if self.tally.total >= self.offered:
+                self._all_answered.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(2 * _TIMEOUT_S):
+                    await self._all_answered.wait()
+        finally:
+            call.cancel()
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
 
     def _frame(self) -> bytes:
         """Half reads, half writes."""

@@ -182,6 +182,15 @@ def test_nothing_begins_that_would_end_too_late_at_the_present_rate() -> None:
     assert ends == [(2, 1)]
 
 
+def test_before_anything_could_have_ended_nothing_is_known_to_be_slow() -> None:
+    gate = admission(running=100, waiting=1_000, target_ms=500)
+    gate.arrive("a", frame(1, range(150)), NOW)
+    for tick in range(1, 60):
+        gate.arrive("a", frame(1, [1_000 + tick]), at(tick * 10 * MS))
+    assert not gate.is_standing, "a hundred may end any moment, and as many again"
+    assert gate.room("a", at(600 * MS)) > 100
+
+
 def test_on_a_slow_machine_fewer_run_while_others_wait_and_all_again_when_none_does() -> None:
     gate = admission(running=100, waiting=10_000, target_ms=100)
     gate.arrive("a", frame(1, range(300)), NOW)
