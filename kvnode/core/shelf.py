@@ -83,8 +83,7 @@ class Shelf(Held):
 
     def end(self) -> WriteBatch:
         """End the turn: return all that it changed."""
-        if self._before:
-            self._note_changes()
+        self.note_changes()
         self.save(self.batch)
         return self.batch
 
@@ -165,8 +164,14 @@ class Shelf(Held):
         if not self._periodic or keyspace_of(key) not in self._periodic:
             self._unsynced.add(key, self.turn)
 
-    def _note_changes(self) -> None:
-        """Have trees and graves agree with the records that this turn has changed."""
+    def note_changes(self) -> None:
+        """Have trees and graves agree with the records that this turn has changed so far.
+
+        Floors agree at once. Whoever compares both with a peer calls this first: floors that speak
+        of a write which the trees do not show would pass it for superseded.
+        """
+        if not self._before:
+            return
         records, note = self._records, self.trees.note
         for key, old in self._before.items():
             new = records[key]

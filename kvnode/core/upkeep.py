@@ -5,7 +5,7 @@ rebuilding of trees and the reaping; gives each its time in a turn, and hands ea
 are its own, by the top four bits of their ids.
 
 Laws: nothing here is waited for by a client; a turn in which nothing is due costs a few
-comparisons.
+comparisons; floors and trees are only ever compared as of one instant.
 Tests: tests/unit/core/test_upkeep.py; as whole clusters: tests/sim/test_anti_entropy.py.
 Left out: hints (kvnode.core.handoff).
 """
@@ -111,6 +111,7 @@ class Upkeep:
 
     def on_asks(self, sender: NodeNumber, asks: Sequence[Ask], out: Outbox) -> None:
         """A peer compares its records with ours."""
+        self._replica.note_changes()
         for ask in asks:
             self.answers.on_ask(sender, ask, out)
 
@@ -118,6 +119,7 @@ class Upkeep:
         self, sender: NodeNumber, tells: Sequence[Tell], now: Instant, out: Outbox
     ) -> None:
         """A peer answers what we asked."""
+        self._replica.note_changes()
         for tell in tells:
             self.sweeps.on_tell(sender, tell, now, out)
 
@@ -139,6 +141,7 @@ class Upkeep:
 
     def on_scanned(self, event: Scanned, now: Instant, out: Outbox) -> None:
         """A slice of the local store was read."""
+        self._replica.note_changes()
         match event.id & _KIND:
             case kind if kind == ANSWER_ID:
                 self.answers.on_scanned(event.id, event.pairs, out)
@@ -151,7 +154,8 @@ class Upkeep:
                 self._on_regrown(event, now)
 
     def on_time(self, now: Instant, wall_ms: int, out: Outbox) -> None:
-        """Do what is due."""
+        """Do what is due, at the end of a turn."""
+        self._replica.note_changes()
         self.sweeps.on_time(now, out)
         self.mender.on_time(now, out)
         self.reaping.on_time(now, wall_ms, out)

@@ -8,7 +8,8 @@ import pytest
 
 from kvnode.core.batch import Family
 from kvnode.core.bounds import Limits
-from kvnode.core.floors import Floors
+from kvnode.core.conversations import AskRoots, PeerAsks, RootLine, TellRoots, Verdict
+from kvnode.core.floors import Floors, Seen
 from kvnode.core.hints import Hints
 from kvnode.core.keys import StorageKey
 from kvnode.core.messages import (
@@ -34,6 +35,7 @@ from kvnode.core.messages import (
 )
 from kvnode.core.node import Node, Turn
 from kvnode.core.record import Encoded, encode
+from kvnode.core.trees import fingerprint
 from tests.unit.core.builders import (
     CLUSTER_KEY,
     KEY,
@@ -41,6 +43,7 @@ from tests.unit.core.builders import (
     SECOND_US,
     WALL_MS,
     at,
+    dot,
     get,
     owned_by,
     put,
@@ -330,3 +333,32 @@ def test_a_key_owned_only_since_this_turn_is_read_by_way_of_a_turn_that_fetches_
     key = owned_by(topology(5), ME, is_owner=False)
     turn = life.turn(TopologyChanged(topology(3)), PeerUp(2), ops(gets=[get(key=key, r=1)]))
     assert [(to, type(ask)) for to, [ask] in turn.out.peers.items()] == [(ME, ReplicaRead)]
+
+
+# ---- comparing ----------------------------------------------------------------------------------
+
+
+def test_what_is_told_of_floors_and_trees_is_of_one_instant_in_the_turn() -> None:
+    """Floors that spoke of a write which the root does not show would pass it for superseded."""
+    life = Life()
+    life.turn(PeerUp(2))
+    partition = life.node.replica.trees.partition_of(KEY)
+    nothing = RootLine(partition, 0, Floors().digest(partition), is_proven=True)
+    ask = PeerAsks(2, [AskRoots(9, (nothing,))])
+    turn = life.turn(writes("a1"), ask)
+    (told,) = [m for m in turn.out.held_peers[2] if isinstance(m, TellRoots)]
+    (answer,) = told.answers
+    assert Seen.decode(answer.report).has_seen(dot("a1"))
+    assert answer.verdict is Verdict.DIFFER
+
+
+def test_what_is_asked_about_is_as_it_is_at_the_end_of_the_turn() -> None:
+    life = Life()
+    life.turn(PeerUp(2))
+    life.node.upkeep.sweeps.kick(NOW)
+    turn = life.turn(writes("a1"))
+    partition = life.node.replica.trees.partition_of(KEY)
+    (ask,) = [m for m in turn.out.held_peers[2] if isinstance(m, AskRoots)]
+    (line,) = [line for line in ask.lines if line.partition == partition]
+    assert line.digest == life.node.replica.floors.digest(partition)
+    assert line.root == fingerprint(KEY, life.store[KEY])
