@@ -14,6 +14,7 @@ from kvnode.core.dispute import prevailing, with_payloads
 from kvnode.core.keys import StorageKey
 from kvnode.core.messages import ClientGet, NodeNumber, ReplicaReadReply, ReplyReport, Status
 from kvnode.core.record import DamagedRecord, Encoded, core_of, decode, encode
+from kvnode.core.twins import bury_twins
 from kvnode.core.versions import (
     EMPTY,
     NOTHING_SEEN,
@@ -91,9 +92,11 @@ class Heard:
             records.sort(key=lambda pair: pair[0] not in self._owners)
         merged, agreed = EMPTY, False
         self.is_disputed = False
+        states = []
         for node, data in records:
             held = self._decoded(node, data)
             self.is_disputed |= merged is not EMPTY and bool(clashes(merged, held))
+            states.append(held)
             join = sync if node in self._owners else take_over
             merged = held if merged is EMPTY else join(merged, held)
             # One version needs no votes: where all hold it under one context, one reply says all.
@@ -101,6 +104,7 @@ class Heard:
                 agreed = True
                 if not in_full:
                     break
+        merged = bury_twins(merged, *states) if len(merged.versions) > 1 else merged
         self.merged = self._undisputed(merged) if self.is_disputed else merged
         self._is_unanimous = agreed and all(reply.record for reply in self.replies.values())
 
@@ -110,7 +114,8 @@ class Heard:
             held = decode(self._key, data)
         except DamagedRecord:
             return False
-        before, self.merged = self.merged, sync(self.merged, held)
+        before = self.merged
+        self.merged = bury_twins(sync(before, held), before, held)
         return before != self.merged
 
     def stale(self) -> list[NodeNumber]:

@@ -22,8 +22,9 @@ class Issuer:
         self.actor = actor
         self._counters: dict[Partition, int] = {}
 
-    def seal_next(self, request: ClientPut, partition: Partition) -> Version:
-        """Return a client's write under the next dot, which is not spent yet."""
+    def seal_next(self, request: ClientPut, partition: Partition, *, memory: bytes) -> Version:
+        """Return a client's write under the next dot, which is not spent yet; `memory` says what
+        it replaces (kvnode.core.twins)."""
         return seal(
             request.key,
             dot=Dot(self.actor, self._counters.get(partition, 0) + 1),
@@ -33,6 +34,7 @@ class Issuer:
             expires_ms=request.expires_ms,
             is_tombstone=request.is_delete,
             is_explicit=request.is_explicit,
+            extension=memory,
         )
 
     def last(self, partition: Partition) -> Dot:

@@ -154,6 +154,8 @@ class Lone(NamedTuple):
     timestamp: Timestamp
     write_id: bytes
     is_tombstone: bool
+    memory: bytes
+    """The version's extension."""
 
     def is_replaced_by(self, other: Lone) -> bool:
         """Say whether `other` has seen all of this, and is new to it."""
@@ -166,7 +168,7 @@ class Lone(NamedTuple):
         return True
 
 
-NOT_HELD = Lone({}, Dot(0, 0), Timestamp(0), b"", is_tombstone=False)
+NOT_HELD = Lone({}, Dot(0, 0), Timestamp(0), b"", is_tombstone=False, memory=b"")
 """Stands for nothing: whatever comes replaces it."""
 
 
@@ -202,7 +204,8 @@ def read_lone(key: StorageKey, data: bytes) -> Lone | None:
         raise DamagedRecord("a checksum or the length differs")
     flat = _pairs_struct(entries).unpack_from(data, _HEAD.size)
     context = dict(zip(flat[::2], flat[1::2], strict=True))
-    return Lone(context, Dot(actor, counter), stamp, write_id, flags & _TOMBSTONE != 0)
+    memory = data[payload : payload + extra] if extra else b""
+    return Lone(context, Dot(actor, counter), stamp, write_id, flags & _TOMBSTONE != 0, memory)
 
 
 def cast_vote(key: StorageKey, data: bytes, owner: int) -> Encoded:

@@ -20,7 +20,7 @@ from kvnode.core.context import open_watermark
 from kvnode.core.dispute import with_payloads
 from kvnode.core.floors import Floors
 from kvnode.core.held import Unreadable as Unreadable
-from kvnode.core.hlc import Clock
+from kvnode.core.hlc import Clock, Timestamp
 from kvnode.core.issuer import Issuer
 from kvnode.core.keys import Partition, StorageKey, partition_of_key
 from kvnode.core.messages import (
@@ -51,6 +51,7 @@ from kvnode.core.shelf import Shelf
 from kvnode.core.shelf import TooMany as TooMany
 from kvnode.core.topology import Topology
 from kvnode.core.trees import Trees, trees_of
+from kvnode.core.twins import bury_twins, has_replaced, remember
 from kvnode.core.versions import (
     Context,
     Dot,
@@ -64,6 +65,7 @@ from kvnode.core.versions import (
     find_write,
     join,
     put,
+    replaced_at_put,
     sync,
     take_over,
     with_vote,
@@ -138,7 +140,7 @@ class Replica(Shelf):
         held = self._lone(request.key)
         if held is None or not _is_replaced(held, request):
             return self._coordinate_among(request, now)
-        version = self.seal_next(request)
+        version = self._seal(request, remember((held.write_id,), held.memory))
         own = {version.dot.actor: version.dot.counter}  # a range: its issuer has seen them all
         context = join(request.seen, Context({**held.context, **own}))
         if context.dots or len(context.vector) > CONTEXT_ENTRIES_MAX or now >= request.deadline_us:
@@ -154,8 +156,12 @@ class Replica(Shelf):
         """The general case: siblings, an earlier attempt of the same write, a newer version."""
         mine = self._load(request.key)
         earlier = find_write(mine, request.write_id)
+        if earlier is None and has_replaced(mine, request.write_id):
+            # A late attempt: the write was here, and was superseded. It is done.
+            encoded = self._store(request.key, mine, siblings=len(mine.versions))
+            return LocalWrite(mine.versions[0], mine, encoded, 0, is_replaced=True)
         if earlier is None:
-            version = self.seal_next(request)
+            version = self.seal_over(mine, request)
             record = put(mine, version, seen=request.seen)
         else:
             version, record = earlier, mine
@@ -238,7 +244,8 @@ class Replica(Shelf):
                 self.disputed[key] = None
                 return ReplicaWriteReply(request.id, Status.REFUSED_INVALID, _NOTHING)
             mine = with_payloads(held, {each.dot: each for each in theirs.versions})
-        merged = self._merged(request, self._filled(key, mine, theirs), theirs)
+        mine = self._filled(key, mine, theirs)
+        merged = bury_twins(self._merged(request, mine, theirs), mine, theirs)
         if merged == held and held.versions:
             encoded = encode(key, merged)
         else:
@@ -286,9 +293,16 @@ class Replica(Shelf):
         )
         return mine._replace(context=join(mine.context, Context({}, gone))) if gone else mine
 
-    def seal_next(self, request: ClientPut) -> Version:
-        """Return a client's write under the next dot, which is not spent yet."""
-        return self._issuer.seal_next(request, self._partition(request.key))
+    def seal_over(self, mine: Record, request: ClientPut) -> Version:
+        """Return a client's write over what is held, under the next dot, which is not spent yet."""
+        stamp, explicit = Timestamp(request.timestamp), request.is_explicit
+        replaced = replaced_at_put(mine, stamp, seen=request.seen, is_explicit=explicit)
+        older = replaced[0].extension if replaced else b""
+        return self._seal(request, remember([old.write_id for old in replaced], older))
+
+    def _seal(self, request: ClientPut, memory: bytes) -> Version:
+        partition = self._partition(request.key)
+        return self._issuer.seal_next(request, partition, memory=memory)
 
     def note_hint(self, key: StorageKey, version: Version) -> None:
         """A write is kept for another node. No floor rises: nothing of the key is owned here."""
@@ -308,5 +322,7 @@ def _is_replaced(held: Lone, request: ClientPut) -> bool:
     """Say whether a client's write leaves nothing of the one version that is held."""
     if held.write_id == request.write_id:
         return False  # an earlier attempt of this write
+    if held.memory and request.write_id[:8] in held.memory:
+        return False  # a late attempt
     plain = not request.is_explicit and held.timestamp < request.timestamp
     return plain or covers(request.seen, held.dot) or held is NOT_HELD

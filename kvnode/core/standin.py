@@ -32,6 +32,7 @@ from kvnode.core.messages import (
 )
 from kvnode.core.record import DamagedRecord, Encoded, core_of, decode, encode, fits, measure
 from kvnode.core.replica import Replica, TooMany, Unreadable
+from kvnode.core.twins import bury_twins
 from kvnode.core.unsynced import Unsynced
 from kvnode.core.versions import Record, Version, accept, clashes, find_write, put, sync
 from kvnode.core.write import LocalWrite
@@ -90,7 +91,7 @@ class StandIn:
         version = find_write(mine, request.write_id)
         is_new = version is None
         if version is None:
-            version = self._replica.seal_next(request)
+            version = self._replica.seal_over(mine, request)
             mine = put(mine, version, seen=request.seen, holds_all=self._postdates_own(request))
         encoded = self._keep(owner, key, mine, w=request.w)
         if is_new:
@@ -140,6 +141,7 @@ class StandIn:
             merged = sync(mine, theirs)
         keyspace = self._replica.topology.keyspace(keyspace_of(key))
         assert keyspace is not None, "it has owners"
+        merged = bury_twins(merged, mine, theirs)
         encoded = self._keep(owner, key, merged, w=keyspace.w)
         for version in theirs.versions:
             self._replica.note_hint(key, version)

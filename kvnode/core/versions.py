@@ -171,6 +171,18 @@ def put(record: Record, version: Version, *, seen: Context, holds_all: bool = Tr
     return _assemble(context, kept, record.votes, ())
 
 
+def replaced_at_put(
+    record: Record, timestamp: Timestamp, *, seen: Context, is_explicit: bool
+) -> list[Version]:
+    """Return what a client's write supersedes at its coordinator, newest first."""
+    replaced = [
+        old
+        for old in record.versions
+        if covers(seen, old.dot) or (not is_explicit and old.timestamp < timestamp)
+    ]
+    return sorted(replaced, key=lambda old: old.timestamp, reverse=True)
+
+
 def accept(mine: Record, theirs: Record, written: Dot) -> Record:
     """Return the state of an owner after it took a write straight from its coordinator.
 

@@ -30,6 +30,7 @@ from kvnode.core.messages import (
     PutResult,
     ReplicaWrite,
     ReplyReport,
+    WriteKind,
 )
 from kvnode.core.record import Encoded
 from kvnode.core.versions import NOTHING_SEEN, Context, Record, Version, join, newest_rival
@@ -43,6 +44,8 @@ class LocalWrite(NamedTuple):
     encoded: Encoded
     at: int
     """The version's index in the record."""
+    is_replaced: bool = False
+    """The write was superseded before this attempt came: `version` is another one."""
 
 
 class WriteOp:
@@ -172,10 +175,15 @@ class WriteOp:
         superseded, never a sibling that survives beside it."""
         if self._stands_alone:
             return self._context
+        if self.message.kind is not WriteKind.WRITE:
+            return self.request.seen
         seen = self.request.seen
         return join(seen, Context({}, self._own))
 
     def _learn(self, state: Record) -> None:
+        if self.message.kind is not WriteKind.WRITE:
+            self._stands_alone = False  # what replaced this write, its writer has not seen
+            return
         if len(state.versions) == 1 and state.versions[0].dot == self._version.dot:
             self._context = join(state.context, self._context)
             return

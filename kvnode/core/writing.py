@@ -202,8 +202,9 @@ class Writes:
         """Have the others hold what was applied here for the slot of one owner."""
         ops, number = self._ops, self._replica.number
         op_id = ops.take_id()
+        kind = WriteKind.REPAIR if local.is_replaced else WriteKind.WRITE
         message = ReplicaWrite(
-            op_id, request.key, local.encoded, request.deadline_us, WriteKind.WRITE, local.at
+            op_id, request.key, local.encoded, request.deadline_us, kind, local.at
         )
         op = WriteOp(
             request,

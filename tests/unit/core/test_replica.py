@@ -17,6 +17,7 @@ from kvnode.core.keys import StorageKey, encode_key, partition_of_key
 from kvnode.core.messages import Instant, ReplicaRead, ReplicaWriteReply, Status, WriteKind
 from kvnode.core.record import Encoded, decode, encode
 from kvnode.core.replica import Replica, TooMany, Unreadable
+from kvnode.core.twins import bury_twins
 from kvnode.core.versions import (
     EMPTY,
     Record,
@@ -356,7 +357,8 @@ def test_taking_a_write_is_accepting_it_and_voting_whatever_is_held(theirs: Reco
     for mine, written in itertools.product(STATES, names(theirs)):
         owner = Owner().holding(mine) if mine != EMPTY else Owner()
         reply = owner.write(theirs, written)
-        expected = with_vote(accept(mine, theirs, dot(written)), Vote(ME, dot(written)))
+        accepted = bury_twins(accept(mine, theirs, dot(written)), mine, theirs)
+        expected = with_vote(accepted, Vote(ME, dot(written)))
         held = expected if expected.versions else EMPTY
         assert (reply.status, owner.held()) == (Status.DONE, held), mine
         assert owner.store.get(KEY) == (encode(KEY, expected) if expected.versions else None)
