@@ -70,4 +70,5 @@ def test_a_marker_is_kept_for_an_owner_that_is_away_and_goes_when_it_is_back(
             what="reaping",
         )
         assert db.get("k") is None
-        assert nodes.metric("n1", "reaped") == 1
+        # Who reaps first tells the others in an exchange, if they have not done so themselves.
+        assert 1 <= sum(nodes.metric(name, "reaped") for name in nodes.ids) <= 3
