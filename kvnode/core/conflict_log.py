@@ -100,7 +100,7 @@ def end_before(time_ms: int) -> bytes:
 class ConflictLog:
     """How many conflicts of one node are open, and what its log holds."""
 
-    __slots__ = ("_bytes_max", "_recent", "bytes", "entries", "open")
+    __slots__ = ("_bytes_max", "_recent", "bytes", "changes", "entries", "open")
 
     def __init__(self, *, bytes_max: int) -> None:
         self._bytes_max = bytes_max
@@ -108,6 +108,8 @@ class ConflictLog:
         """Names of the last entries of this life: one that is logged again is no second one."""
         self.open = 0
         """Records here whose survivors differ in value."""
+        self.changes = 0
+        """How often that number has changed: a count that spans one is none."""
         self.entries = 0
         self.bytes = 0
         """Of the entries' keys and values."""
@@ -122,7 +124,9 @@ class ConflictLog:
 
     def note_open(self, change: int) -> None:
         """A record's survivors have come to differ (1), or differ no more (-1)."""
-        self.open = max(0, self.open + change)  # a store of an earlier build may have indexed less
+        if change:
+            self.changes += 1
+            self.open = max(0, self.open + change)
 
     def add(self, batch: WriteBatch, entries: Iterable[Entry]) -> bool:
         """Put entries into the batch; returns whether there was room for all of them."""

@@ -112,41 +112,6 @@ class TakeOver(NamedTuple):
     is_proven: bool
 
 
-Ask = AskRoots | AskHashes | AskKeys | TakeOver
-Tell = TellRoots | TellHashes | TellKeys
-ASKS = (AskRoots, AskHashes, AskKeys, TakeOver)
-TELLS = (TellRoots, TellHashes, TellKeys)
-
-
-def refuse(ask: Ask) -> Tell | None:
-    """Return the answer that tells nothing; None for what is not answered."""
-    match ask:
-        case AskRoots(number, _):
-            return TellRoots(number, ())
-        case AskHashes():
-            return TellHashes(ask.id, is_known=False, hashes=())
-        case AskKeys():
-            return TellKeys(ask.id, False, (), (), is_last=False, covered=b"")
-        case TakeOver():
-            return None
-
-
-@dataclass(slots=True)
-class PeerAsks:
-    """An event: a peer compares its records with ours."""
-
-    sender: int
-    asks: Sequence[Ask]
-
-
-@dataclass(slots=True)
-class PeerTells:
-    """An event: answers to what we asked."""
-
-    sender: int
-    tells: Sequence[Tell]
-
-
 # ---- settling -------------------------------------------------------------------------------
 
 
@@ -218,23 +183,46 @@ class TellPruned(NamedTuple):
     is_done: bool
 
 
+Ask = AskRoots | AskHashes | AskKeys | TakeOver
+Tell = TellRoots | TellHashes | TellKeys
+ASKS = (AskRoots, AskHashes, AskKeys, TakeOver)
+TELLS = (TellRoots, TellHashes, TellKeys)
 SettleAsk = AskState | LogLosers | Prune
 SettleTell = TellState | TellLogged | TellPruned
 SETTLE_ASKS = (AskState, LogLosers, Prune)
 SETTLE_TELLS = (TellState, TellLogged, TellPruned)
 
 
+def refuse(ask: Ask | SettleAsk) -> Tell | SettleTell | None:
+    """Return the answer that tells nothing; None for what is not answered."""
+    match ask:
+        case AskRoots(number, _):
+            return TellRoots(number, ())
+        case AskHashes():
+            return TellHashes(ask.id, is_known=False, hashes=())
+        case AskKeys():
+            return TellKeys(ask.id, False, (), (), is_last=False, covered=b"")
+        case TakeOver():
+            return None
+        case AskState():
+            return TellState(ask.id, is_known=False, actor=0, is_same=False, record=b"")
+        case LogLosers():
+            return TellLogged(ask.id, is_done=False)
+        case Prune():
+            return TellPruned(ask.id, is_done=False)
+
+
 @dataclass(slots=True)
-class SettleAsks:
-    """An event: a peer, or this node itself, settles conflicts of keys that this node owns."""
+class PeerAsks:
+    """An event: a peer compares its records with ours, or settles a conflict."""
 
     sender: int
-    asks: Sequence[SettleAsk]
+    asks: Sequence[Ask | SettleAsk]
 
 
 @dataclass(slots=True)
-class SettleTells:
-    """An event: answers to what was asked for settling."""
+class PeerTells:
+    """An event: answers to what we asked."""
 
     sender: int
-    tells: Sequence[SettleTell]
+    tells: Sequence[Tell | SettleTell]

@@ -119,6 +119,10 @@ class Coordinator:
         """Say whether this node is one of the key's first n owners."""
         return self._replica.number in self._ops.owners(key, n)
 
+    def is_healthy(self, node: NodeNumber) -> bool:
+        """Say whether a node, or this one, is likely to answer."""
+        return self._ops.is_healthy(node)
+
     def may_stand_in(self, key: StorageKey, n: int) -> bool:
         """Say whether a put of a client here may have to be applied in an owner's place."""
         return not any(map(self._ops.is_healthy, self._ops.owners(key, n)))

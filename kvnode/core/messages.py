@@ -18,7 +18,7 @@ from kvnode.core.codes import ErrorCode as ErrorCode
 from kvnode.core.codes import Outcome as Outcome
 from kvnode.core.codes import Status as Status
 from kvnode.core.codes import WriteKind as WriteKind
-from kvnode.core.conversations import Ask, PeerAsks, PeerTells, Tell
+from kvnode.core.conversations import Ask, PeerAsks, PeerTells, SettleAsk, SettleTell, Tell
 from kvnode.core.keys import StorageKey
 from kvnode.core.record import Encoded
 from kvnode.core.topology import Keyspace, Topology
@@ -202,6 +202,8 @@ PeerMessage = (
     | Failure
     | Ask
     | Tell
+    | SettleAsk
+    | SettleTell
 )
 """Between nodes. A ClientPut is one that is forwarded; PutResult and Failure answer it."""
 

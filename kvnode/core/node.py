@@ -21,6 +21,7 @@ from typing import NamedTuple, assert_never
 
 from kvnode.core.batch import WriteBatch
 from kvnode.core.bounds import Limits
+from kvnode.core.conflict_log import ConflictLog
 from kvnode.core.conversations import PeerAsks, PeerTells
 from kvnode.core.coordinator import Coordinator
 from kvnode.core.floors import Floors
@@ -89,13 +90,20 @@ class Node:
         hints: Hints,
         trees: Trees | None = None,
         proving: Proving | None = None,
+        conflicts: ConflictLog | None = None,
     ) -> None:
         self.limits = limits
         self.clock = Clock(max_skew_ms=limits.max_skew_ms)
         self.replica = Replica(
-            number, actor, topology, self.clock, floors, trees=trees, proving=proving
+            number,
+            actor,
+            topology,
+            self.clock,
+            floors,
+            trees=trees,
+            proving=proving,
+            conflicts=conflicts,
         )
-        self.upkeep = Upkeep(self.replica, limits)
         self.hints = hints
         self.stand_in = StandIn(self.replica, hints)
         self.handoff = Handoff(hints, limits, self.stand_in.owners_of, number=number)
@@ -107,6 +115,7 @@ class Node:
             cluster_key=cluster_key,
             first_id=actor & 0xFFFF_FFFF,
         )
+        self.upkeep = Upkeep(self.replica, limits, self.coordinator.is_healthy)
         self._ahead_ms: dict[NodeNumber, int] = {}
         self._now = Instant(0)
 
@@ -150,6 +159,8 @@ class Node:
             elif isinstance(event, PeerReplies) and self.integrity.is_recovering:
                 found = (self.integrity.key_of(read.id) for read in event.reads)
                 keys.update((key, None) for key in found if key is not None)
+            elif isinstance(event, PeerAsks):
+                keys.update(dict.fromkeys(self.upkeep.asked_for(event)))
             elif isinstance(event, Scanned) and event.pairs:
                 if is_handoff(event.id):
                     hints.update((name, None) for name, _ in event.pairs)
@@ -208,9 +219,11 @@ class Node:
         for event in events:
             self._on_event(event, out, now, wall_ms)
         self.coordinator.end()
-        self.handoff.on_time(now, wall_ms, out, is_busy=self.coordinator.in_flight > 0)
+        is_busy = self.coordinator.in_flight > 0
+        self.handoff.on_time(now, wall_ms, out, is_busy=is_busy)
         self.integrity.end()
-        self.upkeep.on_time(now, wall_ms, out)
+        is_off = self.coordinator.clock_is_off
+        self.upkeep.on_time(now, wall_ms, out, is_busy=is_busy, is_clock_off=is_off)
         return Turn(self.replica.turn, self.replica.end(), out)
 
     def _on_event(self, event: Event, out: Outbox, now: Instant, wall_ms: int) -> None:
@@ -230,9 +243,9 @@ class Node:
                 self._ahead_ms[node] = ahead_ms
                 self._judge_clock()
             case PeerAsks(sender, asks):
-                self.upkeep.on_asks(sender, asks, out)
+                self.upkeep.on_asks(sender, asks, wall_ms, out)
             case PeerTells(sender, tells):
-                self.upkeep.on_tells(sender, tells, now, out)
+                self.upkeep.on_tells(sender, tells, now, wall_ms, out)
             case Scanned(number, pairs) if is_handoff(number):
                 self.handoff.on_scanned(number, pairs, now, wall_ms, out)
             case Scanned(number, pairs) if is_scrub(number):

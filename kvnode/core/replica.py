@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from kvnode.core.bounds import CONTEXT_ENTRIES_MAX
+from kvnode.core.conflict_log import ConflictLog
 from kvnode.core.context import open_watermark
 from kvnode.core.dispute import with_payloads
 from kvnode.core.floors import Floors
@@ -47,7 +48,7 @@ from kvnode.core.record import (
     encode_lone,
     read_lone,
 )
-from kvnode.core.shelf import Shelf
+from kvnode.core.shelf import Shelf, is_open
 from kvnode.core.shelf import TooMany as TooMany
 from kvnode.core.topology import Topology
 from kvnode.core.trees import Trees, trees_of
@@ -97,10 +98,11 @@ class Replica(Shelf):
         *,
         trees: Trees | None = None,
         proving: Proving | None = None,
+        conflicts: ConflictLog | None = None,
     ) -> None:
         """Begin a life with what earlier ones saved; none: a store that never held anything."""
         trees, proving = trees or trees_of(topology), proving or Proving(number, topology)
-        super().__init__(topology, floors, trees, proving)
+        super().__init__(topology, floors, trees, proving, conflicts or ConflictLog(bytes_max=0))
         self.number = number
         self._issuer = Issuer(actor)
         self.clock = clock
@@ -144,7 +146,8 @@ class Replica(Shelf):
         own = {version.dot.actor: version.dot.counter}  # a range: its issuer has seen them all
         context = join(request.seen, Context({**held.context, **own}))
         if context.dots or len(context.vector) > CONTEXT_ENTRIES_MAX or now >= request.deadline_us:
-            return self._finish_write(request, now, Record(context, (version,), ()), version, 1)
+            record = Record(context, (version,), ())
+            return self._finish_write(request, now, record, version, was_open=False)
         encoded = encode_lone(request.key, context, version, self.number)
         self._keep(request.key, encoded)
         self.clock.observe(version.timestamp, self._wall_ms)
@@ -158,21 +161,21 @@ class Replica(Shelf):
         earlier = find_write(mine, request.write_id)
         if earlier is None and has_replaced(mine, request.write_id):
             # A late attempt: the write was here, and was superseded. It is done.
-            encoded = self._store(request.key, mine, siblings=len(mine.versions))
+            encoded = self._store(request.key, mine, was_open=is_open(mine))
             return LocalWrite(mine.versions[0], mine, encoded, 0, is_replaced=True)
         if earlier is None:
             version = self.seal_over(mine, request)
             record = put(mine, version, seen=request.seen)
         else:
             version, record = earlier, mine
-        return self._finish_write(request, now, record, version, len(mine.versions))
+        return self._finish_write(request, now, record, version, was_open=is_open(mine))
 
     def _finish_write(
-        self, request: ClientPut, now: Instant, record: Record, version: Version, siblings: int
+        self, request: ClientPut, now: Instant, record: Record, version: Version, *, was_open: bool
     ) -> LocalWrite:
         if now < request.deadline_us:
             record = with_vote(record, Vote(self.number, version.dot))
-        encoded = self._store(request.key, record, siblings=siblings)
+        encoded = self._store(request.key, record, was_open=was_open)
         self.clock.observe(version.timestamp, self._wall_ms)
         self._count(request.key, version.dot)
         return LocalWrite(version, record, encoded, record.versions.index(version))
@@ -249,7 +252,7 @@ class Replica(Shelf):
         if merged == held and held.versions:
             encoded = encode(key, merged)
         else:
-            encoded = self._store(key, merged, siblings=len(held.versions))
+            encoded = self._store(key, merged, was_open=is_open(held))
         # Only now: a dot that was refused has not been here, and must not pass for superseded. One
         # that goes with its record must, though its floor may have been dropped in a doubt.
         gone = held.versions if not merged.versions else ()

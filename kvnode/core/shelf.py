@@ -14,10 +14,10 @@ Tests: tests/unit/core/test_shelf.py, tests/unit/core/test_replica.py.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Container, Iterable, Mapping, Set
 
 from kvnode.core.batch import Family, WriteBatch
-from kvnode.core.bounds import SIBLINGS_MAX
+from kvnode.core.conflict_log import ConflictLog
 from kvnode.core.floors import Floors
 from kvnode.core.held import Held
 from kvnode.core.keys import Partition, StorageKey, keyspace_of
@@ -27,7 +27,7 @@ from kvnode.core.resolve import is_conflict
 from kvnode.core.topology import Durability, Topology
 from kvnode.core.trees import Trees
 from kvnode.core.unsynced import Unsynced
-from kvnode.core.versions import Record
+from kvnode.core.versions import Dot, Record, prune
 
 _DUE = struct.Struct("<Q")
 
@@ -46,17 +46,26 @@ class Shelf(Held):
         "_unsynced",
         "_wall_ms",
         "batch",
+        "conflicts",
         "floors",
         "proving",
         "trees",
         "turn",
     )
 
-    def __init__(self, topology: Topology, floors: Floors, trees: Trees, proving: Proving) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        floors: Floors,
+        trees: Trees,
+        proving: Proving,
+        conflicts: ConflictLog,
+    ) -> None:
         super().__init__()
         self.floors = floors
         self.trees = trees
         self.proving = proving
+        self.conflicts = conflicts
         self.turn = 0
         self.batch = WriteBatch()
         self._wall_ms = 0
@@ -110,7 +119,16 @@ class Shelf(Held):
         """Drop a record of which nothing but absence is left, and which all owners' floors cover.
         `record` is what is held."""
         nothing = record._replace(versions=(), votes=())
-        self._store(key, nothing, siblings=len(record.versions))
+        self._store(key, nothing, was_open=is_open(record))
+
+    def held(self, key: StorageKey) -> bytes | None:
+        """Return the bytes of what is held, all checksums checked. Raises: Unreadable."""
+        return self._read(key)
+
+    def prune(self, key: StorageKey, losers: Container[Dot]) -> None:
+        """Take versions that are in the conflict log out of what is held. Raises: Unreadable."""
+        mine = self._load(key)
+        self._store(key, prune(mine, losers), was_open=is_open(mine))
 
     def doubt(self, partitions: Iterable[Partition]) -> None:
         """Records of these partitions may have been lost: their answers do not count, and their
@@ -137,19 +155,23 @@ class Shelf(Held):
         self.trees.doubt(self.trees.partition_of(key))
         self._before.setdefault(key, None)
         self.batch.delete(Family.GRAVES, key)
-        self._store(key, state, siblings=SIBLINGS_MAX)
+        self.batch.delete(Family.CONFLICTS, key)
+        # Whether it was open nobody can tell: settling counts open conflicts anew now and then.
+        self._store(key, state, was_open=is_open(state))
 
-    def _store(self, key: StorageKey, record: Record, *, siblings: int) -> Encoded:
-        """Store a record where `siblings` versions were held before; returns its bytes, also of
-        one without versions, which is removed. Raises: TooMany."""
+    def _store(self, key: StorageKey, record: Record, *, was_open: bool) -> Encoded:
+        """Store a record in place of one that was an open conflict (`is_open`), or was none;
+        returns its bytes, also of one without versions, which is removed. Raises: TooMany."""
         if not fits(record):
             raise TooMany(measure(record))
         encoded = encode(key, record)
         self._keep(key, encoded if record.versions else None)
-        if is_conflict(record, self._wall_ms):
+        is_now = is_open(record)
+        if is_now:
             self.batch.put(Family.CONFLICTS, key, b"")
-        elif siblings > 1:
+        elif was_open:
             self.batch.delete(Family.CONFLICTS, key)
+        self.conflicts.note_open(is_now - was_open)
         return encoded
 
     def _keep(self, key: StorageKey, encoded: Encoded | None) -> None:
@@ -180,6 +202,12 @@ class Shelf(Held):
             if not is_grave and old and absent_from(old) is not None:
                 self.batch.delete(Family.GRAVES, key)
         self._before = {}
+
+
+def is_open(record: Record) -> bool:
+    """Say whether a record belongs into the index of open conflicts. Versions that expire count
+    there for what they were: whether they have is judged by who looks, not by who wrote last."""
+    return is_conflict(record, 0)
 
 
 def note_grave(key: StorageKey, data: bytes, batch: WriteBatch) -> bool:

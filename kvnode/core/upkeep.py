@@ -1,8 +1,8 @@
 """Upkeep: the roof over what a node does in the background to be equal to the other owners.
 
 It owns the sweeps and exchanges that this node asks for, its answers to others', the mending, the
-rebuilding of trees and the reaping; gives each its time in a turn, and hands each the answers that
-are its own, by the top four bits of their ids.
+rebuilding of trees, the reaping and the settling; gives each its time in a turn, and hands each the
+answers that are its own, by the top four bits of their ids.
 
 Laws: nothing here is waited for by a client; a turn in which nothing is due costs a few
 comparisons; floors and trees are only ever compared as of one instant.
@@ -12,13 +12,26 @@ Left out: hints (kvnode.core.handoff).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from kvnode.core.answering import ANSWER_ID, Answers, Heard, Holdings
 from kvnode.core.batch import Family
 from kvnode.core.bounds import Limits
-from kvnode.core.conversations import Ask, Tell
+from kvnode.core.conversations import (
+    SETTLE_ASKS,
+    Ask,
+    AskState,
+    LogLosers,
+    PeerAsks,
+    Prune,
+    SettleAsk,
+    SettleTell,
+    Tell,
+    TellLogged,
+    TellPruned,
+    TellState,
+)
 from kvnode.core.exchange import PAGE, Shared
 from kvnode.core.keys import Partition, StorageKey
 from kvnode.core.mending import Mender
@@ -31,10 +44,12 @@ from kvnode.core.messages import (
     Scan,
     Scanned,
 )
+from kvnode.core.pruning import Pruner
 from kvnode.core.reaping import REAP_ID, Reaping
 from kvnode.core.regrowth import Regrowth
 from kvnode.core.replica import Replica
 from kvnode.core.runs import RUN_ID
+from kvnode.core.settling import SETTLE_ID, Settling
 from kvnode.core.sweeps import Sweeps
 
 REGROW_ID = 0b1011 << 60
@@ -69,11 +84,15 @@ class Upkeep:
         "answers",
         "holdings",
         "mender",
+        "pruner",
         "reaping",
+        "settling",
         "sweeps",
     )  # fmt: skip
 
-    def __init__(self, replica: Replica, limits: Limits) -> None:
+    def __init__(
+        self, replica: Replica, limits: Limits, is_healthy: Callable[[NodeNumber], bool]
+    ) -> None:
         self._replica = replica
         self.holdings = Holdings(
             replica.number,
@@ -89,6 +108,8 @@ class Upkeep:
         self.reaping = Reaping(replica, self.holdings, limits)
         self.answers = Answers(self.holdings, self._on_heard)
         self.sweeps = Sweeps(self.holdings, self.mender, limits, self._on_heard)
+        self.pruner = Pruner(replica, limits)
+        self.settling = Settling(replica, limits, is_healthy)
         self._regrowth: Regrowth | None = None
         self._regrows_at = Instant(0)
         self._scans = 0
@@ -103,25 +124,44 @@ class Upkeep:
         """A node cannot be reached."""
         self.sweeps.on_down(node)
         self.mender.on_down(node, now, out)
+        self.settling.on_down(node)
 
     def follow(self, now: Instant) -> None:
         """Another topology is in force."""
         self.sweeps.follow(now)
         self.reaping.follow()
+        self.settling.follow()
 
-    def on_asks(self, sender: NodeNumber, asks: Sequence[Ask], out: Outbox) -> None:
-        """A peer compares its records with ours."""
-        self._replica.note_changes()
+    def asked_for(self, event: PeerAsks) -> list[StorageKey]:
+        """Return the records that the turn which answers must see."""
+        return [ask.key for ask in event.asks if isinstance(ask, SETTLE_ASKS)]
+
+    def on_asks(
+        self, sender: NodeNumber, asks: Sequence[Ask | SettleAsk], wall_ms: int, out: Outbox
+    ) -> None:
+        """A peer compares its records with ours, or settles conflicts."""
         for ask in asks:
-            self.answers.on_ask(sender, ask, out)
+            if isinstance(ask, AskState | LogLosers | Prune):
+                self.pruner.on_ask(sender, ask, wall_ms, out)
+            else:
+                self._replica.note_changes()
+                self.answers.on_ask(sender, ask, out)
 
     def on_tells(
-        self, sender: NodeNumber, tells: Sequence[Tell], now: Instant, out: Outbox
+        self,
+        sender: NodeNumber,
+        tells: Sequence[Tell | SettleTell],
+        now: Instant,
+        wall_ms: int,
+        out: Outbox,
     ) -> None:
         """A peer answers what we asked."""
         self._replica.note_changes()
         for tell in tells:
-            self.sweeps.on_tell(sender, tell, now, out)
+            if isinstance(tell, TellState | TellLogged | TellPruned):
+                self.settling.on_tell(sender, tell, now, wall_ms, out)
+            else:
+                self.sweeps.on_tell(sender, tell, now, out)
 
     def on_read_reply(
         self, sender: NodeNumber, reply: ReplicaReadReply, now: Instant, out: Outbox
@@ -133,7 +173,10 @@ class Upkeep:
         self, sender: NodeNumber, reply: ReplicaWriteReply, now: Instant, out: Outbox
     ) -> None:
         """An owner has merged what it was sent."""
-        self.mender.on_write_reply(sender, reply, now, out)
+        if reply.id & _KIND == SETTLE_ID:
+            self.settling.on_write_reply(sender, reply, now, out)
+        else:
+            self.mender.on_write_reply(sender, reply, now, out)
 
     def wanted(self, event: Scanned) -> Sequence[StorageKey]:
         """Return the records that the turn which takes a slice must see."""
@@ -147,24 +190,40 @@ class Upkeep:
                 self.answers.on_scanned(event.id, event.pairs, out)
             case kind if kind == RUN_ID:
                 self.sweeps.on_scanned(event.id, event.pairs, now, out)
+            case kind if kind == SETTLE_ID:
+                self.settling.on_scanned(event.id, event.pairs, now)
             case kind if kind == REAP_ID:
                 self.reaping.on_scanned(event.pairs, now)
             case _:
                 assert event.id & _KIND == REGROW_ID
                 self._on_regrown(event, now)
 
-    def on_time(self, now: Instant, wall_ms: int, out: Outbox) -> None:
+    def on_time(
+        self,
+        now: Instant,
+        wall_ms: int,
+        out: Outbox,
+        *,
+        is_busy: bool = False,
+        is_clock_off: bool = False,
+    ) -> None:
         """Do what is due, at the end of a turn."""
         self._replica.note_changes()
         self.sweeps.on_time(now, out)
         self.mender.on_time(now, out)
         self.reaping.on_time(now, wall_ms, out)
+        self.settling.on_time(now, wall_ms, out, is_busy=is_busy, is_allowed=not is_clock_off)
         if self._replica.trees.unknown and now >= self._regrows_at:
             self._regrow(out)
 
     def next_wake(self, now: Instant) -> Instant | None:
         """Return when there is something to do without an event."""
-        instants = [self.sweeps.next_wake(), self.mender.next_wake(now), self.reaping.next_wake()]
+        instants = [
+            self.sweeps.next_wake(),
+            self.mender.next_wake(now),
+            self.reaping.next_wake(),
+            self.settling.next_wake(),
+        ]
         if self._replica.trees.unknown:
             instants.append(None if self._is_regrowing else self._regrows_at)
         return min((at for at in instants if at is not None), default=None)

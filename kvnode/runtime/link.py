@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from kvnode.core.conversations import ASKS, TELLS
+from kvnode.core.conversations import ASKS, SETTLE_ASKS, SETTLE_TELLS, TELLS
 from kvnode.core.messages import (
     ClientPut,
     PeerMessage,
@@ -29,6 +29,7 @@ from kvnode.runtime.exchange_codec import payload as exchanged
 from kvnode.runtime.outgoing import Outgoing
 from kvnode.runtime.peer_codec import BadFrame, new_frame, parse_frame
 from kvnode.runtime.pump import wall_ms
+from kvnode.runtime.settle_codec import payload as settling
 from kvnode.runtime.wire import channel_options
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ _LOST = (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
 
 
 _EXCHANGED = frozenset((*ASKS, *TELLS))
+_SETTLING = frozenset((*SETTLE_ASKS, *SETTLE_TELLS))
 
 
 def payload(message: PeerMessage) -> int:
@@ -60,6 +62,8 @@ def payload(message: PeerMessage) -> int:
         return 128 + len(message.key) + len(message.value)  # type: ignore[union-attr]
     if kind in _EXCHANGED:
         return 64 + exchanged(message)  # type: ignore[arg-type]
+    if kind in _SETTLING:
+        return 64 + settling(message)  # type: ignore[arg-type]
     return 64
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvnode.core.batch import Family, WriteBatch
+from kvnode.core.conflict_log import ConflictLog
 from kvnode.core.floors import Floors
 from kvnode.core.hints import Hints
 from kvnode.core.keys import Partition
@@ -131,6 +132,7 @@ def _begin_life(
         floors=_known_floors(engine),
         hints=_known_hints(engine, config.limits.hint_bytes),
         trees=trees,
+        conflicts=_known_conflicts(engine, config.limits.conflict_log_bytes),
     )
     place = place_of(folder.path)
     identity = Identity(
@@ -173,6 +175,13 @@ def _known_hints(engine: RocksEngine, bytes_max: int) -> Hints:
     hints = Hints(bytes_max=bytes_max)
     hints.load(scan_all(engine, Family.HINTS))
     return hints
+
+
+def _known_conflicts(engine: RocksEngine, bytes_max: int) -> ConflictLog:
+    log = ConflictLog(bytes_max=bytes_max)
+    open_now = sum(1 for _ in scan_all(engine, Family.CONFLICTS))
+    log.load(open_now, scan_all(engine, Family.CONFLICT_LOG))
+    return log
 
 
 def _known_topology(engine: Engine, born: Topology) -> Topology:

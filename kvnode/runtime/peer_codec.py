@@ -15,7 +15,14 @@ from google.protobuf.message import DecodeError
 
 from kvnode.core.bounds import FRAME_OPERATIONS_MAX
 from kvnode.core.context import ForgedContext, open_watermark
-from kvnode.core.conversations import ASKS, TELLS, PeerAsks, PeerTells
+from kvnode.core.conversations import (
+    ASKS,
+    SETTLE_ASKS,
+    SETTLE_TELLS,
+    TELLS,
+    PeerAsks,
+    PeerTells,
+)
 from kvnode.core.keys import is_storage_key
 from kvnode.core.messages import (
     ClientPut,
@@ -40,6 +47,13 @@ from kvnode.runtime.exchange_codec import (
     decode_tells,
     encode_asks,
     encode_tells,
+)
+from kvnode.runtime.settle_codec import (
+    BadSettling,
+    decode_settle_asks,
+    decode_settle_tells,
+    encode_settle_asks,
+    encode_settle_tells,
 )
 from kvproto import kv_pb2, peer_pb2
 
@@ -116,21 +130,23 @@ class PeerCodec:
         )
 
     def asks(self, sender: int, frame: peer_pb2.PeerFrame) -> PeerAsks | None:
-        """Return the frame's asks of exchanges, if it has any. Raises: BadFrame."""
-        if not frame.HasField("exchange_asks"):
+        """Return what the frame asks in the background, if anything. Raises: BadFrame."""
+        if not (frame.HasField("exchange_asks") or frame.HasField("settle_asks")):
             return None
         try:
-            return PeerAsks(sender, decode_asks(frame.exchange_asks))
-        except BadExchange as exc:
+            settling = decode_settle_asks(frame.settle_asks)
+            return PeerAsks(sender, [*decode_asks(frame.exchange_asks), *settling])
+        except (BadExchange, BadSettling) as exc:
             raise BadFrame(f"asks: {exc}") from exc
 
     def tells(self, sender: int, frame: peer_pb2.PeerFrame) -> PeerTells | None:
-        """Return the frame's answers in exchanges, if it has any. Raises: BadFrame."""
-        if not frame.HasField("exchange_tells"):
+        """Return the frame's answers to these, if it has any. Raises: BadFrame."""
+        if not (frame.HasField("exchange_tells") or frame.HasField("settle_tells")):
             return None
         try:
-            return PeerTells(sender, decode_tells(frame.exchange_tells))
-        except BadExchange as exc:
+            settling = decode_settle_tells(frame.settle_tells)
+            return PeerTells(sender, [*decode_tells(frame.exchange_tells), *settling])
+        except (BadExchange, BadSettling) as exc:
             raise BadFrame(f"tells: {exc}") from exc
 
     def _fill(self, frame: peer_pb2.PeerFrame, kind: type, group: list[Any]) -> None:
@@ -150,6 +166,10 @@ class PeerCodec:
             encode_asks(frame.exchange_asks, group)
         elif kind in TELLS:
             encode_tells(frame.exchange_tells, group)
+        elif kind in SETTLE_ASKS:
+            encode_settle_asks(frame.settle_asks, group)
+        elif kind in SETTLE_TELLS:
+            encode_settle_tells(frame.settle_tells, group)
         else:
             assert kind is Failure, kind
             frame.forward_failures.extend(encode_failure(one, self._edge) for one in group)

@@ -22,6 +22,7 @@ from typing import Any, Protocol, TypeVar
 
 from kvnode.core.batch import Family
 from kvnode.core.bounds import TURN_OPERATIONS
+from kvnode.core.conversations import SETTLE_ASKS, SETTLE_TELLS, PeerAsks, PeerTells
 from kvnode.core.messages import (
     ClientOps,
     ClientPut,
@@ -329,6 +330,10 @@ def as_events(sender: NodeNumber, messages: Iterable[PeerMessage]) -> list[Event
                 results,
             )
         )
+    if asks := [one for kind in SETTLE_ASKS for one in boxes.get(kind, ())]:
+        events.append(PeerAsks(sender, asks))
+    if tells := [one for kind in SETTLE_TELLS for one in boxes.get(kind, ())]:
+        events.append(PeerTells(sender, tells))
     return events
 
 

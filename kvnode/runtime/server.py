@@ -19,7 +19,7 @@ from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
 from kvnode.core.bounds import Limits
-from kvnode.core.conversations import ASKS
+from kvnode.core.conversations import ASKS, SETTLE_ASKS
 from kvnode.core.keys import Partition
 from kvnode.core.messages import (
     ClientPut,
@@ -62,7 +62,7 @@ _GRACE_S = 1.0
 """For unary calls that came just before the node stopped."""
 _LAST_WORDS_S = 0.1
 """For what is in the outboxes of streams."""
-_REQUESTS = (ReplicaWrite, ReplicaRead, ClientPut, *ASKS)
+_REQUESTS = (ReplicaWrite, ReplicaRead, ClientPut, *ASKS, *SETTLE_ASKS)
 
 
 class Server:

@@ -132,6 +132,8 @@ class PeerFrame(_message.Message):
     TOPOLOGY_FIELD_NUMBER: _builtins.int
     EXCHANGE_ASKS_FIELD_NUMBER: _builtins.int
     EXCHANGE_TELLS_FIELD_NUMBER: _builtins.int
+    SETTLE_ASKS_FIELD_NUMBER: _builtins.int
+    SETTLE_TELLS_FIELD_NUMBER: _builtins.int
     format: _builtins.int
     """1"""
     cluster: _builtins.bytes
@@ -168,6 +170,10 @@ class PeerFrame(_message.Message):
     def exchange_asks(self) -> Global___ExchangeAsks: ...
     @_builtins.property
     def exchange_tells(self) -> Global___ExchangeTells: ...
+    @_builtins.property
+    def settle_asks(self) -> Global___SettleAsks: ...
+    @_builtins.property
+    def settle_tells(self) -> Global___SettleTells: ...
     def __init__(
         self,
         *,
@@ -189,10 +195,12 @@ class PeerFrame(_message.Message):
         topology: _kv_pb2.Topology | None = ...,
         exchange_asks: Global___ExchangeAsks | None = ...,
         exchange_tells: Global___ExchangeTells | None = ...,
+        settle_asks: Global___SettleAsks | None = ...,
+        settle_tells: Global___SettleTells | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["exchange_asks", b"exchange_asks", "exchange_tells", b"exchange_tells", "forward_results", b"forward_results", "forwards", b"forwards", "heartbeat", b"heartbeat", "hello", b"hello", "read_replies", b"read_replies", "reads", b"reads", "topology", b"topology", "write_replies", b"write_replies", "writes", b"writes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exchange_asks", b"exchange_asks", "exchange_tells", b"exchange_tells", "forward_results", b"forward_results", "forwards", b"forwards", "heartbeat", b"heartbeat", "hello", b"hello", "read_replies", b"read_replies", "reads", b"reads", "settle_asks", b"settle_asks", "settle_tells", b"settle_tells", "topology", b"topology", "write_replies", b"write_replies", "writes", b"writes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "epoch", b"epoch", "exchange_asks", b"exchange_asks", "exchange_tells", b"exchange_tells", "format", b"format", "forward_failures", b"forward_failures", "forward_results", b"forward_results", "forwards", b"forwards", "heartbeat", b"heartbeat", "hello", b"hello", "hlc", b"hlc", "identity", b"identity", "read_replies", b"read_replies", "reads", b"reads", "topology", b"topology", "trace", b"trace", "write_replies", b"write_replies", "writes", b"writes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "epoch", b"epoch", "exchange_asks", b"exchange_asks", "exchange_tells", b"exchange_tells", "format", b"format", "forward_failures", b"forward_failures", "forward_results", b"forward_results", "forwards", b"forwards", "heartbeat", b"heartbeat", "hello", b"hello", "hlc", b"hlc", "identity", b"identity", "read_replies", b"read_replies", "reads", b"reads", "settle_asks", b"settle_asks", "settle_tells", b"settle_tells", "topology", b"topology", "trace", b"trace", "write_replies", b"write_replies", "writes", b"writes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -775,3 +783,273 @@ class TellKeys(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TellKeys: _TypeAlias = TellKeys  # noqa: Y015
+
+@_typing.final
+class SettleAsks(_message.Message):
+    """Settling: the losers of a conflict go to the conflict logs and out of the records."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATES_FIELD_NUMBER: _builtins.int
+    LOGS_FIELD_NUMBER: _builtins.int
+    PRUNES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def states(self) -> _containers.RepeatedCompositeFieldContainer[Global___AskState]: ...
+    @_builtins.property
+    def logs(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogLosers]: ...
+    @_builtins.property
+    def prunes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Prune]: ...
+    def __init__(
+        self,
+        *,
+        states: _abc.Iterable[Global___AskState] | None = ...,
+        logs: _abc.Iterable[Global___LogLosers] | None = ...,
+        prunes: _abc.Iterable[Global___Prune] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logs", b"logs", "prunes", b"prunes", "states", b"states"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettleAsks: _TypeAlias = SettleAsks  # noqa: Y015
+
+@_typing.final
+class AskState(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    key: _builtins.bytes
+    """storage key"""
+    epoch: _builtins.int
+    digest: _builtins.bytes
+    """of what the asker holds; empty: tell the whole record"""
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        key: _builtins.bytes = ...,
+        epoch: _builtins.int = ...,
+        digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "epoch", b"epoch", "id", b"id", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AskState: _TypeAlias = AskState  # noqa: Y015
+
+@_typing.final
+class Fence(_message.Message):
+    """what must still be as it was told, or nothing is done"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    incarnation: _builtins.int
+    """the receiver's"""
+    digest: _builtins.bytes
+    """of the encoded record, votes included; 16 bytes"""
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        incarnation: _builtins.int = ...,
+        digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "epoch", b"epoch", "incarnation", b"incarnation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Fence: _TypeAlias = Fence  # noqa: Y015
+
+@_typing.final
+class Dots(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTOR_FIELD_NUMBER: _builtins.int
+    COUNTER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def actor(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def counter(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        actor: _abc.Iterable[_builtins.int] | None = ...,
+        counter: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "counter", b"counter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Dots: _TypeAlias = Dots  # noqa: Y015
+
+@_typing.final
+class LogLosers(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
+    TIME_MS_FIELD_NUMBER: _builtins.int
+    WINNER_FIELD_NUMBER: _builtins.int
+    LOSERS_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    key: _builtins.bytes
+    time_ms: _builtins.int
+    """the same at all owners: part of the entries' names"""
+    rule: _builtins.str
+    @_builtins.property
+    def fence(self) -> Global___Fence: ...
+    @_builtins.property
+    def winner(self) -> Global___Dots:
+        """one"""
+
+    @_builtins.property
+    def losers(self) -> Global___Dots: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        key: _builtins.bytes = ...,
+        fence: Global___Fence | None = ...,
+        time_ms: _builtins.int = ...,
+        winner: Global___Dots | None = ...,
+        losers: Global___Dots | None = ...,
+        rule: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fence", b"fence", "losers", b"losers", "winner", b"winner"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fence", b"fence", "id", b"id", "key", b"key", "losers", b"losers", "rule", b"rule", "time_ms", b"time_ms", "winner", b"winner"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogLosers: _TypeAlias = LogLosers  # noqa: Y015
+
+@_typing.final
+class Prune(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
+    LOSERS_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    key: _builtins.bytes
+    @_builtins.property
+    def fence(self) -> Global___Fence: ...
+    @_builtins.property
+    def losers(self) -> Global___Dots: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        key: _builtins.bytes = ...,
+        fence: Global___Fence | None = ...,
+        losers: Global___Dots | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fence", b"fence", "losers", b"losers"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fence", b"fence", "id", b"id", "key", b"key", "losers", b"losers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Prune: _TypeAlias = Prune  # noqa: Y015
+
+@_typing.final
+class SettleTells(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATES_FIELD_NUMBER: _builtins.int
+    LOGGED_FIELD_NUMBER: _builtins.int
+    PRUNED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def states(self) -> _containers.RepeatedCompositeFieldContainer[Global___TellState]: ...
+    @_builtins.property
+    def logged(self) -> _containers.RepeatedCompositeFieldContainer[Global___TellDone]: ...
+    @_builtins.property
+    def pruned(self) -> _containers.RepeatedCompositeFieldContainer[Global___TellDone]: ...
+    def __init__(
+        self,
+        *,
+        states: _abc.Iterable[Global___TellState] | None = ...,
+        logged: _abc.Iterable[Global___TellDone] | None = ...,
+        pruned: _abc.Iterable[Global___TellDone] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logged", b"logged", "pruned", b"pruned", "states", b"states"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettleTells: _TypeAlias = SettleTells  # noqa: Y015
+
+@_typing.final
+class TellState(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    KNOWN_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    SAME_FIELD_NUMBER: _builtins.int
+    RECORD_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    known: _builtins.bool
+    """false: in doubt, unreadable, no owner, or another epoch"""
+    incarnation: _builtins.int
+    same: _builtins.bool
+    """as the asker's"""
+    record: _builtins.bytes
+    """encoded; empty: the same, or absent"""
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        known: _builtins.bool = ...,
+        incarnation: _builtins.int = ...,
+        same: _builtins.bool = ...,
+        record: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "incarnation", b"incarnation", "known", b"known", "record", b"record", "same", b"same"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TellState: _TypeAlias = TellState  # noqa: Y015
+
+@_typing.final
+class TellDone(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    done: _builtins.bool
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        done: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TellDone: _TypeAlias = TellDone  # noqa: Y015

@@ -8,8 +8,8 @@ Three rules look at the same histories:
     newest      each owner votes for the newest that it was ever sent as a write, hints and late
                 frames included
     facts       this store's: each owner counts for the newest survivor that it voted for
-Nothing settles here. Where stand-ins coordinate, a handoff may be the first that any owner hears of
-a write: then the answer may change under every rule, and rightly so.
+Nothing settles here (test_settling_laws.py does). Where stand-ins coordinate, a handoff may be the
+first that any owner hears of a write: then the answer may change under every rule, and rightly so.
 """
 
 from __future__ import annotations

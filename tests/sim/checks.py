@@ -174,7 +174,9 @@ class Watch:
             live = {version.write_id for version in joined.versions}
             # A delete may have been reaped: `_is_known` holds it to that.
             is_gone = not live & set(write.write_ids) and write.value is not None
-            if is_gone and not self._has_successor(write):
+            if not is_gone or self._has_successor(write):
+                continue
+            if self.times_logged(write) < self._cluster.keyspace.w:
                 self._cluster.fail(key, f"invariant 1: nothing superseded {write.value!r}")
 
     def _is_known(self, key: StorageKey, joined: Record, dot: Dot) -> bool:
@@ -182,6 +184,16 @@ class Watch:
         return covers(joined.context, dot) or all(
             self._has_floor_seen(node, key, Context({}, frozenset((dot,))))
             for node in self._cluster.owners(key)
+        )
+
+    def times_logged(self, write: Write) -> int:
+        """Return how many owners have a write in their conflict logs."""
+        return sum(
+            any(
+                entry.key == write.key and entry.loser.versions[0].write_id in write.write_ids
+                for entry in self._cluster.hosts[node].entries()
+            )
+            for node in self._cluster.owners(write.key)
         )
 
     def _states(self, key: StorageKey) -> Iterator[tuple[NodeNumber, Record]]:

@@ -21,16 +21,23 @@ from typing import TypeVar
 
 from kvnode.core.batch import Family, WriteBatch
 from kvnode.core.bounds import Limits
+from kvnode.core.conflict_log import ConflictLog, Entry, decode_entry
 from kvnode.core.conversations import (
     AskHashes,
     AskKeys,
     AskRoots,
+    AskState,
+    LogLosers,
     PeerAsks,
     PeerTells,
+    Prune,
     TakeOver,
     TellHashes,
     TellKeys,
+    TellLogged,
+    TellPruned,
     TellRoots,
+    TellState,
 )
 from kvnode.core.floors import Floors
 from kvnode.core.hints import Hints
@@ -117,6 +124,7 @@ class Host:
             floors=floors,
             hints=hints,
             trees=trees,
+            conflicts=self.conflict_log(),
         )
         self.life.replica.proving.load(mark)
         if not self.is_proven:
@@ -153,6 +161,16 @@ class Host:
 
     def _all(self, family: Family) -> list[tuple[bytes, bytes]]:
         return self.engine.scan(family, b"", None, 1 << 20)
+
+    def conflict_log(self) -> ConflictLog:
+        """Return a fresh count of conflicts and of the log."""
+        log = ConflictLog(bytes_max=self._world.limits.conflict_log_bytes)
+        log.load(len(self._all(Family.CONFLICTS)), self._all(Family.CONFLICT_LOG))
+        return log
+
+    def entries(self) -> list[Entry]:
+        """Return the conflict log."""
+        return [decode_entry(*pair) for pair in self._all(Family.CONFLICT_LOG)]
 
     def check_trees(self) -> None:
         """Assert that the trees are those of the records that the store holds."""
@@ -479,9 +497,9 @@ def _event(source: NodeNumber, message: PeerMessage) -> Event:
             return PeerReplies(source, reads=(message,))
         case PutResult() | Failure():
             return PeerReplies(source, forwards=(message,))
-        case AskRoots() | AskHashes() | AskKeys() | TakeOver():
+        case AskRoots() | AskHashes() | AskKeys() | TakeOver() | AskState() | LogLosers() | Prune():
             return PeerAsks(source, (message,))
-        case TellRoots() | TellHashes() | TellKeys():
+        case TellRoots() | TellHashes() | TellKeys() | TellState() | TellLogged() | TellPruned():
             return PeerTells(source, (message,))
 
 

@@ -12,6 +12,7 @@ import random
 import pytest
 
 from kvnode.core.batch import Family
+from kvnode.core.bounds import Limits
 from kvnode.core.keys import StorageKey, encode_key
 from kvnode.core.messages import (
     ErrorCode,
@@ -38,9 +39,11 @@ NAME = encode_key("default", KEY)
 SIBLINGS = Keyspace(name="default", sloppy=False, resolve=Resolve.SIBLINGS)
 
 
-def cluster_of(seed: int, *, keyspace: Keyspace | None = None) -> Cluster:
+def cluster_of(
+    seed: int, *, keyspace: Keyspace | None = None, limits: Limits | None = None
+) -> Cluster:
     """Return five nodes that have heard of each other."""
-    cluster = Cluster(seed, keyspace=keyspace)
+    cluster = Cluster(seed, keyspace=keyspace, limits=limits)
     cluster.run(10_000)
     return cluster
 
@@ -120,15 +123,15 @@ def test_every_random_history_ends_well_in_other_keyspaces(
 # --- conflicts and repair -------------------------------------------------------------------------
 
 
-def conflicted(seed: int) -> tuple[Cluster, list[NodeNumber]]:
+def conflicted(seed: int, *, limits: Limits | None = None) -> tuple[Cluster, list[NodeNumber]]:
     """Return a cluster where A is on two owners and B, concurrent, on the third alone."""
-    cluster = cluster_of(seed)
+    cluster = cluster_of(seed, limits=limits)
     a, b, c = cluster.owners(NAME)
-    cluster.isolate(c)
-    assert Client(cluster, 90).put(KEY, b"A", at=a).outcome == OK
-    cluster.heal()
-    cluster.run(10_000)
     for other in (a, b):
+        cluster.network.links[other, c].holds = lambda _: True
+    assert Client(cluster, 90).put(KEY, b"A", at=a).outcome == OK
+    for other in (a, b):
+        cluster.network.forget(other, c)
         cluster.network.links[c, other].holds = lambda _: True
     blind = Client(cluster, 91, restamps=False)
     write = blind.put(KEY, b"B", at=c, wait=False, patience_us=10 * DEADLINE_US)

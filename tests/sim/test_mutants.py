@@ -14,8 +14,11 @@ from dataclasses import dataclass
 import pytest
 
 from kvnode.core import replica
+from kvnode.core.conversations import Fence, LogLosers
+from kvnode.core.keys import StorageKey
 from kvnode.core.messages import (
     Instant,
+    Outbox,
     ReplicaRead,
     ReplicaReadReply,
     ReplicaWrite,
@@ -23,12 +26,16 @@ from kvnode.core.messages import (
     Status,
     WriteKind,
 )
+from kvnode.core.pruning import Pruner
 from kvnode.core.read import ReadEffects, ReadOp
 from kvnode.core.record import decode, encode
 from kvnode.core.replica import Replica
-from kvnode.core.versions import Record, Version, Vote, with_vote
+from kvnode.core.resolve import Verdict
+from kvnode.core.settlement import Settlement, Stage
+from kvnode.core.versions import Dot, Record, Version, Vote, find, with_vote
 from kvnode.storage.port import ReadFailure
 from tests.sim import test_cluster as failures
+from tests.sim import test_settling as settling
 from tests.sim.checks import OK
 from tests.sim.client import Client
 from tests.sim.cluster import Cluster, Host
@@ -117,6 +124,20 @@ def damaged_is_not_absent(seed: int) -> None:
     assert Client(cluster, 1).get(KEY, at=a).outcome != OK, f"seed {seed}: answered by one owner"
 
 
+def losers_are_logged_first(seed: int) -> None:
+    """Row 2: a value leaves its owners only once w of them have it in their logs."""
+    cluster, (a, b, c) = conflicted(seed)
+    for node in (b, c):
+        cluster.network.links[a, node].holds = lambda message: isinstance(message, LogLosers)
+    cluster.run(60_000_000)
+    assert settling.nothing_is_lost(cluster), f"seed {seed}: B is gone without a trace"
+
+
+def stale_prunes_do_nothing(seed: int) -> None:
+    """Row 2: prunes that were decided on another record change no answer."""
+    settling.test_prunes_that_were_overtaken_by_a_write_change_nothing(seed)
+
+
 Check = Callable[[int], None]
 CHECKS: tuple[Check, ...] = (
     random_histories,
@@ -127,6 +148,8 @@ CHECKS: tuple[Check, ...] = (
     restarts_issue_no_dot_twice,
     unreadable_is_not_absent,
     damaged_is_not_absent,
+    losers_are_logged_first,
+    stale_prunes_do_nothing,
 )
 
 
@@ -180,6 +203,20 @@ def damage_is_absence(self: Replica, request: ReplicaRead, now: Instant) -> Repl
     return reply if reply.status is not Status.ABSTAINED else reply._replace(status=Status.DONE)
 
 
+def prunes_at_once(self: Settlement, verdict: Verdict, time_ms: int, out: Outbox) -> None:
+    """Losers are pruned without being logged."""
+    self._verdict = verdict
+    self._prune(out)
+    assert self.stage is Stage.PRUNING
+
+
+def unfenced(self: Pruner, key: StorageKey, fence: Fence, losers: tuple[Dot, ...]) -> Record | None:
+    """Whatever record is held, in whatever life and epoch: losers are losers."""
+    held = self._replica.held(key)
+    record = decode(key, held) if held else None
+    return record if record and all(find(record, dot) for dot in losers) else None
+
+
 def newest(record: Record) -> Version:
     return max(record.versions, key=lambda version: (version.timestamp, version.dot))
 
@@ -231,6 +268,16 @@ MUTANTS = (
         "damage taken for absence",
         ((Replica, "on_read", damage_is_absence),),
         damaged_is_not_absent,
+    ),
+    Mutant(
+        "settling before the log",
+        ((Settlement, "log", prunes_at_once),),
+        losers_are_logged_first,
+    ),
+    Mutant(
+        "settling without the fence",
+        ((Pruner, "_fenced", unfenced),),
+        stale_prunes_do_nothing,
     ),
 )
 

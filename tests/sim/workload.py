@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from kvnode.core.bounds import Limits
 from kvnode.core.keys import encode_key
 from kvnode.core.messages import NodeNumber
 from kvnode.core.topology import Keyspace
@@ -28,8 +29,15 @@ _REAP_US = 25_000_000
 class Trial:
     """A cluster with some clients, of which some have clocks that lag."""
 
-    def __init__(self, seed: int, *, nodes: int = 5, keyspace: Keyspace | None = None) -> None:
-        self.cluster = Cluster(seed, nodes=nodes, keyspace=keyspace)
+    def __init__(
+        self,
+        seed: int,
+        *,
+        nodes: int = 5,
+        keyspace: Keyspace | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.cluster = Cluster(seed, nodes=nodes, keyspace=keyspace, limits=limits)
         self.clients = [Client(self.cluster, i, lag_ms=lag) for i, lag in enumerate(_LAGS_MS)]
         self.last_read: dict[tuple[int, bytes], Read] = {}
         self._values = 0
@@ -142,15 +150,24 @@ class Trial:
             assert life.handoff.under_way == 0, self.cluster.seed
             life.replica.floors.check()
             life.hints.check()
+            counted, fresh = life.replica.conflicts, host.conflict_log()
+            assert counted.open == fresh.open, self.cluster.seed
+            assert (counted.entries, counted.bytes) == (fresh.entries, fresh.bytes)
 
     def _next_value(self) -> bytes:
         self._values += 1
         return b"v%d" % self._values
 
 
-def chaos(seed: int, *, steps: int = 40, keyspace: Keyspace | None = None) -> Trial:
+def chaos(
+    seed: int,
+    *,
+    steps: int = 40,
+    keyspace: Keyspace | None = None,
+    limits: Limits | None = None,
+) -> Trial:
     """Run a random history to its checked end."""
-    trial = Trial(seed, keyspace=keyspace)
+    trial = Trial(seed, keyspace=keyspace, limits=limits)
     chance = trial.cluster.chance("workload")
     trial.shake(chance.choice((0.0, 0.02)), chance.choice((0.0, 0.05)))
     for _ in range(steps):

@@ -1,4 +1,4 @@
-"""The conflict log: entries that show what was lost to what, and counts that are kept, not made."""
+"""The conflict log: entries show what was lost to what; counts are kept as they change."""
 
 from __future__ import annotations
 

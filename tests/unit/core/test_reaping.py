@@ -39,7 +39,7 @@ class Grave:
     def __init__(self, held: Record = DEAD) -> None:
         self.floors = Floors()
         self.replica = Replica(ME, 9, TOPOLOGY, Clock(max_skew_ms=60_000), self.floors)
-        self.upkeep = Upkeep(self.replica, LIMITS)
+        self.upkeep = Upkeep(self.replica, LIMITS, lambda node: True)
         self.reaping = self.upkeep.reaping
         self.partition = self.replica.trees.partition_of(KEY)
         self.data: bytes | None = encode(KEY, held)

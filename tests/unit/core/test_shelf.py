@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from kvnode.core.batch import Family
+from kvnode.core.conflict_log import ConflictLog
 from kvnode.core.floors import Floors
 from kvnode.core.held import Unreadable
 from kvnode.core.proving import Proving
 from kvnode.core.record import Encoded, encode
-from kvnode.core.shelf import Shelf, due_of
+from kvnode.core.shelf import Shelf, due_of, is_open
 from kvnode.core.trees import fingerprint, trees_of
 from kvnode.core.versions import EMPTY, Record
 from tests.unit.core.builders import KEY, WALL_MS, context, record, tombstone, topology, version
@@ -20,7 +21,8 @@ GRAVE = record(tombstone("a1"))
 
 
 def shelf() -> Shelf:
-    return Shelf(TOPOLOGY, Floors(), trees_of(TOPOLOGY), Proving(1, TOPOLOGY))
+    conflicts = ConflictLog(bytes_max=0)
+    return Shelf(TOPOLOGY, Floors(), trees_of(TOPOLOGY), Proving(1, TOPOLOGY), conflicts)
 
 
 def turn(
@@ -30,14 +32,14 @@ def turn(
     data = encode(KEY, before) if before else None
     each.begin({KEY: data}, frozenset(), WALL_MS)
     for state in after:
-        each._store(KEY, state, siblings=len(each._load(KEY).versions))
+        each._store(KEY, state, was_open=is_open(each._load(KEY)))
     return {(family, key): value for family, key, value in each.end().changes}
 
 
 def test_a_record_that_is_stored_is_seen_by_the_rest_of_the_turn() -> None:
     each = shelf()
     each.begin({KEY: None}, frozenset(), WALL_MS)
-    each._store(KEY, ALIVE, siblings=0)
+    each._store(KEY, ALIVE, was_open=False)
     assert each._load(KEY) == ALIVE
     assert each.is_dirty(KEY)
 
@@ -46,7 +48,7 @@ def test_a_record_without_versions_is_removed_and_its_bytes_are_told() -> None:
     each = shelf()
     gone = Record(context("a1"), (), ())
     each.begin({KEY: encode(KEY, ALIVE)}, frozenset(), WALL_MS)
-    assert each._store(KEY, gone, siblings=1) == encode(KEY, gone)
+    assert each._store(KEY, gone, was_open=False) == encode(KEY, gone)
     assert each._load(KEY) == EMPTY
     assert each.is_dirty(KEY)
     assert (Family.RECORDS, KEY, None) in each.end().changes
@@ -127,8 +129,40 @@ def test_damage_is_an_alarm_and_unreadable() -> None:
 def test_floors_trees_and_doubts_are_in_the_batch_of_the_records() -> None:
     each = shelf()
     each.begin({KEY: None}, frozenset(), WALL_MS)
-    each._store(KEY, ALIVE, siblings=0)
+    each._store(KEY, ALIVE, was_open=False)
     each.floors.add(each.trees.partition_of(KEY), ALIVE.versions[0].dot)
     each.proving.doubt([each.trees.partition_of(KEY)])
     families = {family for family, _, _ in each.end().changes}
     assert families == {Family.RECORDS, Family.FLOORS, Family.TREES, Family.META}
+
+
+# ---- open conflicts -----------------------------------------------------------------------------
+
+
+OPEN = record(version("a1"), version("b1"))
+
+
+def test_a_conflict_enters_and_leaves_the_index_and_is_counted_once() -> None:
+    each = shelf()
+    assert turn(each, ALIVE, OPEN, OPEN)[Family.CONFLICTS, KEY] == b""
+    assert each.conflicts.open == 1
+    assert turn(each, OPEN, ALIVE)[Family.CONFLICTS, KEY] is None
+    assert each.conflicts.open == 0
+
+
+def test_what_expires_is_in_the_index_whenever_it_is_written() -> None:
+    past = record(version("a1", expires_ms=1), version("b1", expires_ms=2))
+    each = shelf()
+    assert turn(each, None, past)[Family.CONFLICTS, KEY] == b""
+    assert each.conflicts.open == 1
+
+
+def test_what_is_pruned_leaves_index_and_count() -> None:
+    each = shelf()
+    turn(each, None, OPEN)
+    each.begin({KEY: encode(KEY, OPEN)}, frozenset(), WALL_MS)
+    each.prune(KEY, (OPEN.versions[0].dot,))
+    changes = {(family, key): value for family, key, value in each.end().changes}
+    assert changes[Family.CONFLICTS, KEY] is None
+    assert each.conflicts.open == 0
+    assert each.peek(KEY).versions == OPEN.versions[1:]

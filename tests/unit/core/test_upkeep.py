@@ -21,13 +21,13 @@ PEER = 2
 
 def upkeep() -> Upkeep:
     replica = Replica(1, 9, TOPOLOGY, Clock(max_skew_ms=60_000), Floors())
-    return Upkeep(replica, Limits())
+    return Upkeep(replica, Limits(), lambda node: True)
 
 
 def due(each: Upkeep, now: Instant = NOW) -> Outbox:
     out = Outbox()
     each._replica.begin({}, frozenset(), WALL_MS)
-    each.on_time(now, WALL_MS, out)
+    each.on_time(now, WALL_MS, out, is_busy=False, is_clock_off=False)
     each._replica.end()
     return out
 
@@ -36,10 +36,10 @@ def scans_of(out: Outbox, kind: int) -> list[Scan]:
     return [scan for scan in out.scans if scan.id >> 60 == kind >> 60]
 
 
-def test_a_node_without_peers_only_looks_for_graves() -> None:
+def test_a_node_without_peers_only_looks_for_conflicts_and_graves() -> None:
     each = upkeep()
     out = due(each)
-    assert [scan.family for scan in out.scans] == [Family.GRAVES]
+    assert {scan.family for scan in out.scans} == {Family.GRAVES, Family.CONFLICTS}
     assert out.peers == out.held_peers == {}
     assert due(each).scans == []
 
@@ -59,7 +59,7 @@ def test_a_slice_comes_to_the_answer_that_asked_for_it() -> None:
     each = upkeep()
     partition = each.holdings.trees.partition_of(KEY)
     out = Outbox()
-    each.on_asks(PEER, PeerAsks(PEER, [AskKeys(5, partition, b"", b"", 8)]).asks, out)
+    each.on_asks(PEER, PeerAsks(PEER, [AskKeys(5, partition, b"", b"", 8)]).asks, WALL_MS, out)
     (scan,) = out.scans
     data = encode(KEY, record(version("a1")))
     out = Outbox()
