@@ -214,6 +214,8 @@ class Sweeps:
                 if self.runs.is_valid(begun):
                     self._complete(begun)
             case Verdict.DIFFER:
+                # What it has seen it has seen, whatever becomes of the exchange.
+                self._on_heard(begun.peer, begun.view, begun.heard)
                 self.progress.on_begin(begun.peer, answer.partition)
                 self.runs.add(begun)
             case Verdict.NOT_NOW:

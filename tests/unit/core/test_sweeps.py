@@ -142,3 +142,20 @@ def test_a_topology_that_changes_begins_all_anew() -> None:
     assert sides[1].sweeps.runs.under_way == 0
     sides.run(5)
     assert sides[1].records == sides[2].records == sides[3].records
+
+
+def test_what_a_peer_has_seen_is_heard_also_where_an_exchange_is_never_complete() -> None:
+    """Else one key that never stands still would keep all tombstones of its partition."""
+    sides = linked(2)
+    fill(sides)
+    key = keys_of(0, 31)[-1]
+    counter = iter(range(1, 100_000))
+    sides[1].hold(key, record(version(f"b{next(counter)}", key=key)))
+
+    def write() -> None:
+        sides[1].hold(key, record(version(f"b{next(counter)}", key=key)))
+
+    sides.on_turn = write
+    sides.run(8)
+    assert sides[1].sweeps.progress.line(2, P).completed == 0
+    assert sides[1].heard[2, P].report == sides[2].floors.report(P)
