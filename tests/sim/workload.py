@@ -3,13 +3,15 @@
 What it decides: which operation or fault comes next, in `chaos` by chance; in the state machine of
 tests/sim/test_cluster_machine.py hypothesis calls the same methods.
 Laws: faults never take away every copy of what was acknowledged (a kill keeps what was flushed, and
-no disk is wiped here); `finish` heals, reads every key at all owners, and checks all of history.
+a disk is wiped only while all other copies are there); `finish` heals, waits until owners are equal,
+reads every key at all owners, and checks all of history.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from kvnode.core.batch import Family
 from kvnode.core.bounds import Limits
 from kvnode.core.keys import encode_key
 from kvnode.core.messages import NodeNumber
@@ -81,6 +83,13 @@ class Trial:
         if host.life is not None:
             host.kill()
 
+    def wipe(self, node: NodeNumber) -> None:
+        """Have a node lose its disk and start anew, if no other copy is missing or in doubt."""
+        if self.cluster.are_owners_equal() and not self._hints():
+            self.cluster.hosts[node].kill()
+            self.cluster.hosts[node].wipe()
+            self.cluster.hosts[node].start()
+
     def start(self, node: NodeNumber) -> None:
         """Start a node, if it is dead."""
         host = self.cluster.hosts[node]
@@ -119,10 +128,16 @@ class Trial:
         for _ in range(2):
             cluster.run(_EQUAL_US, until=cluster.are_owners_equal)
             assert cluster.are_owners_equal(), f"seed {cluster.seed}: owners stay different"
-            cluster.run(_REAP_US)
+            if not self._graves():
+                break
+            cluster.run(_REAP_US, until=lambda: not self._graves())
         cluster.run(_EQUAL_US, until=cluster.are_owners_equal)
         for host in cluster.hosts.values():
             host.check_trees()
+
+    def _graves(self) -> bool:
+        hosts = self.cluster.hosts.values()
+        return any(host.engine.scan(Family.GRAVES, b"", None, 1) for host in hosts)
 
     def _hints(self) -> int:
         lives = (host.life for host in self.cluster.hosts.values())
@@ -190,6 +205,7 @@ def _step(trial: Trial) -> None:
         (2, lambda: trial.cut(a, b, one_way=chance.random() < 0.3)),
         (2, trial.cluster.heal),
         (2, lambda: trial.kill(a)),
+        (1, lambda: trial.wipe(b)),
         (3, trial.start_all),
         (2, lambda: trial.wait(chance.choice((1, 30, 1_200)))),
     ]
