@@ -2,9 +2,9 @@
 
 What it decides: which operation or fault comes next, in `chaos` by chance; in the state machine of
 tests/sim/test_cluster_machine.py hypothesis calls the same methods.
-Laws: faults never take away every copy of what was acknowledged (a kill keeps what was flushed, and
-a disk is wiped only while all other copies are there); `finish` heals, waits until owners are equal,
-reads every key at all owners, and checks all of history.
+Laws: faults never take away every copy of what was acknowledged (a kill keeps what was flushed,
+and a disk is wiped only while all other copies are there); `finish` heals, waits until owners are
+equal, reads every key at all owners, and checks all of history.
 """
 
 from __future__ import annotations
