@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 LINK, BULK = "Link", "Bulk"
 _HELLO_S = 5.0
+"""For an attempt to connect and to hear a hello; then it is made anew."""
 
 _LOST = (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
 """What grpc.aio raises when a stream ends under a reader or a writer."""
@@ -147,8 +148,9 @@ class Link:
 
     async def _serve(self, call: Any) -> None:
         peer = self._peer
-        await call.write(peer.hello())
+        # The first write too: grpc.aio never wakes it if the stream breaks as it begins.
         async with asyncio.timeout(_HELLO_S):
+            await call.write(peer.hello())
             hello = await _read(call)
         peer.on_hello(parse_frame(hello))
         owed = (lambda: 0) if self._is_bulk else (lambda: peer.in_flight.count)
@@ -209,4 +211,6 @@ def _first(group: BaseExceptionGroup[Any]) -> BaseException:
 
 
 def _short(exc: BaseException) -> str:
+    if isinstance(exc, TimeoutError):
+        return "no hello"
     return str(exc.details() if isinstance(exc, grpc.aio.AioRpcError) else exc)

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc.aio._call import StreamStreamCall
 
 from kvnode.core.messages import (
     Event,
@@ -28,6 +29,7 @@ from kvnode.core.messages import (
 )
 from kvnode.core.record import Encoded
 from kvnode.core.topology import Member, NodeId, Topology
+from kvnode.runtime import link
 from kvnode.runtime.identity import Identity
 from kvnode.runtime.links import Links, Peer
 from kvnode.runtime.peer_codec import Header, PeerCodec, new_frame, parse_frame
@@ -197,6 +199,26 @@ def test_a_peer_that_starts_late_is_reached_soon() -> None:
         async with Rig(starts=False) as rig:
             await rig.other.server.start()
             await rig.events.next(PeerUp)
+
+    run(test)
+
+
+def test_an_attempt_that_grpc_forgets_is_given_up_and_made_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forgotten = iter(range(4))  # the first attempts of both streams
+    sent: Any = StreamStreamCall._metadata_sent_observer
+
+    def observer(call: Any) -> None:
+        if next(forgotten, None) is None:
+            sent(call)
+
+    monkeypatch.setattr(StreamStreamCall, "_metadata_sent_observer", observer)
+    monkeypatch.setattr(link, "_HELLO_S", 0.1)
+
+    async def test() -> None:
+        async with Rig() as rig:
+            await rig.up()
 
     run(test)
 
