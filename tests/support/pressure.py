@@ -1,7 +1,8 @@
 """More load than nodes can take: offered at a rate whatever the answers, and what came of it.
 
 Laws: every operation that was offered is counted once, under the name of its outcome; a get of a
-key that was put before must find it. Its test file is tests/cluster/test_overload.py.
+key that was put before must find it. Its test files are
+tests/cluster/test_overload.py, test_slow_nodes.py and test_returning.py.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from kvproto import kv_pb2
 from tests.support import wire
 
 KEYS = 500
+_STEP_S = 0.01
 _FRAME = 400
 _TIMEOUT_S = 5.0
 
@@ -75,6 +77,22 @@ class Pressure:
                 await self._one(tally)
 
         await asyncio.gather(*(call() for _ in range(callers)))
+        return tally
+
+    async def open(self, per_s: float, seconds: float) -> Tally:
+        """So many a second, whether or not earlier ones were answered: for loads that fit."""
+        tally = Tally()
+        began = time.monotonic()
+        running: set[asyncio.Task[None]] = set()
+        offered = 0
+        while (elapsed := time.monotonic() - began) < seconds:
+            while offered < per_s * elapsed:
+                task = asyncio.create_task(self._one(tally))
+                running.add(task)
+                task.add_done_callback(running.discard)
+                offered += 1
+            await asyncio.sleep(_STEP_S)
+        await asyncio.gather(*running)
         return tally
 
     async def burst(self, count: int) -> Tally:
