@@ -39,6 +39,10 @@ NAME = encode_key("default", KEY)
 SIBLINGS = Keyspace(name="default", sloppy=False, resolve=Resolve.SIBLINGS)
 
 
+QUIET = Limits(exchange_interval_ms=86_400_000)
+"""Owners that compare nothing in the background: what a test holds back stays so."""
+
+
 def cluster_of(
     seed: int, *, keyspace: Keyspace | None = None, limits: Limits | None = None
 ) -> Cluster:
@@ -46,6 +50,17 @@ def cluster_of(
     cluster = Cluster(seed, keyspace=keyspace, limits=limits)
     cluster.run(10_000)
     return cluster
+
+
+def relink(cluster: Cluster) -> None:
+    """Heal, which breaks connections, and wait until all living nodes are linked again."""
+    cluster.heal()
+    cluster.run(10_000)
+    lives = [host.life for host in cluster.hosts.values() if host.life is not None]
+    others = len(lives) - 1
+    assert cluster.run(
+        5_000_000, until=lambda: all(len(life.coordinator.reachable) == others for life in lives)
+    )
 
 
 def held(cluster: Cluster, node: NodeNumber, key: StorageKey = NAME) -> Record:
@@ -134,6 +149,7 @@ def conflicted(seed: int, *, limits: Limits | None = None) -> tuple[Cluster, lis
         cluster.network.forget(other, c)
         cluster.network.links[c, other].holds = lambda _: True
     blind = Client(cluster, 91, restamps=False)
+    blind.choose = lambda key, avoid: c  # type: ignore[method-assign]
     write = blind.put(KEY, b"B", at=c, wait=False, patience_us=10 * DEADLINE_US)
     cluster.run(2 * DEADLINE_US)
     assert write.outcome == UNCERTAIN
@@ -178,14 +194,13 @@ def test_a_write_that_one_owner_took_is_never_followed_by_an_older_read(seed: in
 
 def test_a_read_repair_that_was_held_back_does_not_undo_what_came_later(seed: int) -> None:
     # Row 17.
-    cluster = cluster_of(seed)
+    cluster = cluster_of(seed, limits=QUIET)
     a, b, c = cluster.owners(NAME)
     client = Client(cluster, 0)
     cluster.cut(a, c)
     cluster.cut(b, c)
     client.put(KEY, b"old", at=a)
-    cluster.heal()
-    cluster.run(1_000_000)  # until they believe one another
+    relink(cluster)
     cluster.network.links[a, c].holds = is_repair
     assert client.get(KEY, at=a, r=3).value == b"old"
     assert values(held(cluster, c)) == []
@@ -445,10 +460,8 @@ def test_a_put_stuck_in_a_stopped_coordinator_does_not_undo_a_newer_one(seed: in
         assert Client(cluster, 10 + at).get(KEY, at=at, r=3).value == b"newer"
 
 
-@pytest.mark.parametrize(("restamps_retries", "seen"), [(False, None), (True, b"v")])
-def test_a_retry_brings_back_a_deleted_value_only_if_it_is_stamped_anew(
-    seed: int, restamps_retries: bool, seen: bytes | None
-) -> None:
+@pytest.mark.parametrize("restamps_retries", [False, True])
+def test_a_retry_never_brings_back_a_deleted_value(seed: int, restamps_retries: bool) -> None:
     # The first attempt was seen and deleted while its acknowledgements were held up.
     cluster = cluster_of(seed)
     a, b, c = cluster.owners(NAME)
@@ -462,8 +475,8 @@ def test_a_retry_brings_back_a_deleted_value_only_if_it_is_stamped_anew(
     assert deleter.get(KEY, at=b).value == b"v"
     assert deleter.delete(KEY, at=b).outcome == OK
     cluster.run(1_000_000)
-    assert (write.outcome, write.attempts) == (OK, 3 if restamps_retries else 2)
-    assert Client(cluster, 2).get(KEY, at=c, r=3).value == seen
+    assert (write.outcome, write.attempts) == (OK, 2)
+    assert Client(cluster, 2).get(KEY, at=c, r=3).value is None
 
 
 def test_too_few_owners_is_not_applied_at_once(seed: int) -> None:
@@ -507,16 +520,14 @@ def test_what_a_put_superseded_elsewhere_stays_so_though_its_coordinator_crashes
     cluster.isolate(a)
     cluster.run(2_000_000)
     assert Client(cluster, 0).put(KEY, b"old", at=b).outcome == OK
-    cluster.heal()
-    cluster.run(10_000)
+    relink(cluster)
     cluster.cut(a, c)
     put = Client(cluster, 1).put(KEY, b"new", at=a)
     assert put.outcome == OK
     cluster.run(1_000 * crashes_at_ms)
     cluster.hosts[a].kill(keeps=False)
-    cluster.heal()
     cluster.hosts[a].start()
-    cluster.run(10_000)
+    relink(cluster)
     cluster.hosts[b].kill()
     cluster.run(2_000_000)
     assert Client(cluster, 2).get(KEY, at=c).value == b"new"
