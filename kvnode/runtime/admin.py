@@ -1,4 +1,4 @@
-"""`kvnode.v1.Cluster`: the topology, this node's state, its open conflicts.
+"""`kvnode.v1.Cluster`: the topology and this node's state; the rest is in the modules it names.
 
 Tests: tests/cluster/test_services.py.
 """
@@ -12,17 +12,11 @@ from typing import Any
 import grpc
 
 import kvnode
-from kvnode.core.batch import Family
-from kvnode.core.explain import sibling_reports
-from kvnode.core.keys import StorageKey, decode_key, partition_of_key
 from kvnode.core.messages import NodeNumber
 from kvnode.core.node import Node
-from kvnode.core.record import DamagedRecord, decode
-from kvnode.core.resolve import decide, is_conflict
-from kvnode.core.versions import Record
 from kvnode.runtime.care import Care, Figure
-from kvnode.runtime.client_codec import encode_sibling
-from kvnode.runtime.edge import Edge, name_node
+from kvnode.runtime.conflicts import Conflicts
+from kvnode.runtime.edge import Edge
 from kvnode.runtime.identity import Identity
 from kvnode.runtime.pump import wall_ms
 from kvnode.runtime.standing import Standing
@@ -32,11 +26,6 @@ from kvnode.storage.port import Engine
 from kvproto import kv_pb2
 
 Context = Any  # grpc.aio.ServicerContext; its stubs know no raw bytes
-
-_PAGE = 100
-_PAGE_MAX = 1_000
-_SCAN_MAX = 1_000_000
-"""Open conflicts are counted up to here."""
 
 
 class ClusterService:
@@ -54,8 +43,8 @@ class ClusterService:
         self._node = node
         self._identity = identity
         self._engine = engine
-        self._edge = edge
         self._state = state
+        self._conflicts = Conflicts(node, edge, engine)
         self._care = Care(node, edge, node_id=identity.id)
         self._standing = Standing(node, edge, engine, self._care, node_id=identity.id, wake=wake)
 
@@ -66,7 +55,7 @@ class ClusterService:
             unary={
                 "GetTopology": self._get_topology,
                 "GetStatus": self._get_status,
-                "ListConflicts": self._list_conflicts,
+                "ListConflicts": self._conflicts.answer,
                 **self._care.unary(),
                 **self._standing.unary(),
             },
@@ -76,6 +65,7 @@ class ClusterService:
         """Yield the metrics of upkeep; called by another thread than the node's."""
         yield from self._care.figures()
         yield from self._standing.figures()
+        yield from self._conflicts.figures()
 
     def status(self) -> kv_pb2.Status:
         """Return this node's state."""
@@ -91,7 +81,8 @@ class ClusterService:
             version=kvnode.__version__,
             records=self._engine.approximate_count(),
             bytes=self._engine.size_bytes(),
-            open_conflicts=self._count_conflicts(),
+            open_conflicts=self._node.replica.conflicts.open,
+            settled_conflicts=self._node.replica.conflicts.entries,
             peers=[
                 kv_pb2.PeerStatus(node=peer.id, state=self._state_of(peer.number))
                 for peer in topology.members
@@ -117,55 +108,3 @@ class ClusterService:
     async def _get_status(self, data: bytes, context: Context) -> bytes:
         await parsed(kv_pb2.GetStatusRequest, data, context)
         return self.status().SerializeToString()
-
-    async def _list_conflicts(self, data: bytes, context: Context) -> bytes:
-        request = await parsed(kv_pb2.ListConflictsRequest, data, context)
-        limit = min(request.limit or _PAGE, _PAGE_MAX)
-        start = request.after + b"\x00" if request.after else b""
-        page = self._engine.scan(Family.CONFLICTS, start, None, limit)
-        keys = [StorageKey(key) for key, _ in page]
-        response = kv_pb2.ListConflictsResponse()
-        for key, found in zip(keys, self._engine.multi_get(Family.RECORDS, keys), strict=True):
-            name = decode_key(key)
-            if isinstance(found, bytes) and request.keyspace in ("", name.keyspace):
-                self._add_conflict(response, key, found)
-        if len(page) == limit:
-            response.next = keys[-1]
-        return response.SerializeToString()
-
-    def _add_conflict(
-        self, response: kv_pb2.ListConflictsResponse, key: StorageKey, data: bytes
-    ) -> None:
-        try:
-            record: Record = decode(key, data)
-        except DamagedRecord:
-            return  # reads of it abstain and raise the alarm
-        name = decode_key(key)
-        keyspace = self._node.topology.keyspace(name.keyspace)
-        if keyspace is None or not is_conflict(record, wall_ms()):
-            return
-        index = {version.dot: at for at, version in enumerate(record.versions)}
-        partition = partition_of_key(key, self._node.topology.partition_bits)
-        owners = self._node.topology.owner_numbers[partition][: keyspace.n]
-        # As far as this node knows: a read asks all owners for their votes.
-        decision = decide(
-            record,
-            owners=owners,
-            unheard=0,
-            now_ms=wall_ms(),
-            resolve=keyspace.resolve,
-        )
-        response.conflicts.append(
-            kv_pb2.Conflict(
-                keyspace=name.keyspace,
-                key=name.partition_part + name.sort_part,
-                siblings=[encode_sibling(one) for one in sibling_reports(record, decision)],
-                votes=[
-                    kv_pb2.Vote(node=name_node(self._edge, vote.owner), sibling=index[vote.dot])
-                    for vote in record.votes
-                ],
-            )
-        )
-
-    def _count_conflicts(self) -> int:
-        return len(self._engine.scan(Family.CONFLICTS, b"", None, _SCAN_MAX))

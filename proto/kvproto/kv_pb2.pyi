@@ -1080,6 +1080,7 @@ class Status(_message.Message):
     WALL_MS_FIELD_NUMBER: _builtins.int
     PENDING_HINTS_FIELD_NUMBER: _builtins.int
     UNPROVEN_PARTITIONS_FIELD_NUMBER: _builtins.int
+    SETTLED_CONFLICTS_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     cluster: _builtins.str
     epoch: _builtins.int
@@ -1100,6 +1101,8 @@ class Status(_message.Message):
     """kept here for other nodes"""
     unproven_partitions: _builtins.int
     """of those it owns"""
+    settled_conflicts: _builtins.int
+    """versions in its conflict log"""
     @_builtins.property
     def peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeerStatus]: ...
     def __init__(
@@ -1121,10 +1124,11 @@ class Status(_message.Message):
         wall_ms: _builtins.int = ...,
         pending_hints: _builtins.int = ...,
         unproven_partitions: _builtins.int = ...,
+        settled_conflicts: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "bytes", b"bytes", "cluster", b"cluster", "epoch", b"epoch", "hlc", b"hlc", "incarnation", b"incarnation", "node", b"node", "open_conflicts", b"open_conflicts", "peers", b"peers", "pending_hints", b"pending_hints", "pid", b"pid", "records", b"records", "state", b"state", "unproven_partitions", b"unproven_partitions", "version", b"version", "wall_ms", b"wall_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "bytes", b"bytes", "cluster", b"cluster", "epoch", b"epoch", "hlc", b"hlc", "incarnation", b"incarnation", "node", b"node", "open_conflicts", b"open_conflicts", "peers", b"peers", "pending_hints", b"pending_hints", "pid", b"pid", "records", b"records", "settled_conflicts", b"settled_conflicts", "state", b"state", "unproven_partitions", b"unproven_partitions", "version", b"version", "wall_ms", b"wall_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1160,22 +1164,26 @@ class ListConflictsRequest(_message.Message):
     KEYSPACE_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     keyspace: _builtins.str
     """empty: all"""
     limit: _builtins.int
     """0: a default"""
     after: _builtins.bytes
     """the `next` of the page before"""
+    state: _builtins.str
+    """"open" | "settled"; empty: both, the open ones first"""
     def __init__(
         self,
         *,
         keyspace: _builtins.str = ...,
         limit: _builtins.int = ...,
         after: _builtins.bytes = ...,
+        state: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "keyspace", b"keyspace", "limit", b"limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "keyspace", b"keyspace", "limit", b"limit", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1191,7 +1199,7 @@ class ListConflictsResponse(_message.Message):
     """empty: no more"""
     @_builtins.property
     def conflicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Conflict]:
-        """of this node's own records"""
+        """of this node's own records and its conflict log"""
 
     def __init__(
         self,
@@ -1215,12 +1223,28 @@ class Conflict(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     SIBLINGS_FIELD_NUMBER: _builtins.int
     VOTES_FIELD_NUMBER: _builtins.int
+    SETTLED_MS_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    WINNER_FIELD_NUMBER: _builtins.int
+    WINNER_HELD_FIELD_NUMBER: _builtins.int
     keyspace: _builtins.str
     key: _builtins.bytes
+    settled_ms: _builtins.int
+    """0: open"""
+    rule: _builtins.str
+    """of a settled one: which rule decided"""
+    winner_held: _builtins.bool
+    """its value is still held, and told"""
     @_builtins.property
-    def siblings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sibling]: ...
+    def siblings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sibling]:
+        """of a settled one: what lost"""
+
     @_builtins.property
     def votes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Vote]: ...
+    @_builtins.property
+    def winner(self) -> Global___Sibling:
+        """likewise: what won"""
+
     def __init__(
         self,
         *,
@@ -1228,10 +1252,14 @@ class Conflict(_message.Message):
         key: _builtins.bytes = ...,
         siblings: _abc.Iterable[Global___Sibling] | None = ...,
         votes: _abc.Iterable[Global___Vote] | None = ...,
+        settled_ms: _builtins.int = ...,
+        rule: _builtins.str = ...,
+        winner: Global___Sibling | None = ...,
+        winner_held: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["winner", b"winner"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "keyspace", b"keyspace", "siblings", b"siblings", "votes", b"votes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "keyspace", b"keyspace", "rule", b"rule", "settled_ms", b"settled_ms", "siblings", b"siblings", "votes", b"votes", "winner", b"winner", "winner_held", b"winner_held"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
