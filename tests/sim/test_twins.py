@@ -1,0 +1,55 @@
+"""Attempts of one write in whole clusters: what replaced one of them replaced them all."""
+
+from __future__ import annotations
+
+from kvnode.core.messages import PeerMessage, ReplicaWrite, WriteKind
+from kvnode.core.topology import Keyspace, Resolve
+from tests.sim.checks import OK
+from tests.sim.client import Client
+from tests.sim.cluster import Cluster
+from tests.sim.test_cluster import KEY, NAME, cluster_of, held, values
+
+SIBLINGS = Keyspace(name="default", sloppy=False, resolve=Resolve.SIBLINGS)
+
+
+def is_write(message: PeerMessage) -> bool:
+    return isinstance(message, ReplicaWrite) and message.kind is WriteKind.WRITE
+
+
+def tried_twice(seed: int) -> tuple[Cluster, list[int]]:
+    """Return a cluster with a put that is stuck at one owner, and acknowledged through another."""
+    cluster = cluster_of(seed, keyspace=SIBLINGS)
+    a, b, c = cluster.owners(NAME)
+    for other in (b, c):
+        cluster.network.links[a, other].holds = is_write
+    client = Client(cluster, 0)
+    client.choose = lambda key, avoid: b  # type: ignore[method-assign]
+    write = client.put(KEY, b"old", at=a, patience_us=100_000)
+    assert (write.outcome, write.attempts) == (OK, 2)
+    return cluster, [a, b, c]
+
+
+def release(cluster: Cluster, a: int, *others: int) -> None:
+    for other in others:
+        cluster.network.release(a, other)
+    cluster.run(1_000_000)
+
+
+def test_an_attempt_that_was_stuck_does_not_come_back_beside_what_replaced_the_other(
+    seed: int,
+) -> None:
+    cluster, (a, b, c) = tried_twice(seed)
+    editor = Client(cluster, 1)
+    seen = editor.get(KEY, at=b)
+    assert seen.values == {b"old"}
+    assert editor.put(KEY, b"new", at=b, context=seen).outcome == OK
+    release(cluster, a, b, c)
+    assert [values(held(cluster, node)) for node in (b, c)] == [[b"new"]] * 2
+    for node in (a, b, c):
+        assert Client(cluster, 10 + node).get(KEY, at=node, r=3).values == {b"new"}
+
+
+def test_both_attempts_are_one_value_until_then(seed: int) -> None:
+    cluster, (a, b, c) = tried_twice(seed)
+    release(cluster, a, b, c)
+    assert Client(cluster, 1).get(KEY, at=a, r=3).values == {b"old"}
