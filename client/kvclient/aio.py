@@ -312,12 +312,17 @@ class AsyncClient(AsyncKeyspace, AsyncUpkeep):
         return await (await self._port.connected(timeout_s)).status(timeout_s)
 
     async def conflicts(
-        self, keyspace: str | None = None, *, timeout: float | None = None
+        self,
+        keyspace: str | None = None,
+        *,
+        state: Literal["open", "settled"] | None = None,
+        timeout: float | None = None,
     ) -> list[Conflict]:
-        """Return the keys with concurrent versions, of one keyspace or of all."""
+        """Return the keys with concurrent versions, of one keyspace or of all: those that are open,
+        then those that were settled in the last days, unless one state is asked for."""
         timeout_s = request.timeout_seconds(timeout, self._port.timeout_s)
         cluster = await self._port.connected(timeout_s)
-        return await cluster.conflicts(keyspace or "", timeout_s)
+        return await cluster.conflicts(keyspace or "", state or "", timeout_s)
 
     async def close(self) -> None:
         """Disconnect. Calls under way end as at their deadline. Idempotent."""

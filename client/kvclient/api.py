@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Iterable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from kvclient import _thread, answers, codec, request
 from kvclient._thread import FORKED, LoopThread, generation
@@ -324,12 +324,19 @@ class Client(Keyspace, Upkeep):
         return self._port.thread.call(self._port.cluster.status(timeout_s))
 
     def conflicts(
-        self, keyspace: str | None = None, *, timeout: float | None = None
+        self,
+        keyspace: str | None = None,
+        *,
+        state: Literal["open", "settled"] | None = None,
+        timeout: float | None = None,
     ) -> list[Conflict]:
-        """Return the keys with concurrent versions, of one keyspace or of all."""
+        """Return the keys with concurrent versions, of one keyspace or of all: those that are open,
+        then those that were settled in the last days, unless one state is asked for."""
         self._port.require_open()
         timeout_s = request.timeout_seconds(timeout, self._port.timeout_s)
-        return self._port.thread.call(self._port.cluster.conflicts(keyspace or "", timeout_s))
+        return self._port.thread.call(
+            self._port.cluster.conflicts(keyspace or "", state or "", timeout_s)
+        )
 
     def close(self) -> None:
         """Disconnect. Calls of other threads end as at their deadline. Idempotent."""

@@ -22,6 +22,7 @@ from grpc import aio
 
 from kvclient import _thread, codec
 from kvclient.bounds import BOUNDS, Bounds
+from kvclient.conflicts import merged_conflicts
 from kvclient.engine import Engine
 from kvclient.errors import Reply, Unavailable
 from kvclient.operation import Lane, LaneState, Operation
@@ -241,28 +242,27 @@ class Cluster:
         known = [answer for answer in answers.values() if answer is not None]
         self.on_topology(max(known, key=lambda each: each.epoch, default=pb.Topology()))
 
-    async def conflicts(self, keyspace: str, timeout_s: float) -> list[Conflict]:
-        """Return the open conflicts of all nodes that answer, by keyspace and key.
+    async def conflicts(self, keyspace: str, state: str, timeout_s: float) -> list[Conflict]:
+        """Return the conflicts of all nodes that answer: the open ones, then the settled ones.
 
         Raises: Unavailable if none answers.
         """
         deadline = self._loop.time() + timeout_s
         members = self.topology.members
-        pages = (self._conflicts_of(member.address, keyspace, deadline) for member in members)
+        asked = pb.ListConflictsRequest(keyspace=keyspace, state=state, limit=CONFLICTS_A_PAGE)
+        pages = (self._conflicts_of(member.address, asked, deadline) for member in members)
         answers = await asyncio.gather(*pages)
         if all(answer is None for answer in answers):
             raise Unavailable(f"none of {len(members)} nodes answered in {timeout_s:g} s")
-        return codec.merged_conflicts(answer or [] for answer in answers)
+        return merged_conflicts(answer or [] for answer in answers)
 
     async def _conflicts_of(
-        self, address: str, keyspace: str, deadline: float
+        self, address: str, asked: pb.ListConflictsRequest, deadline: float
     ) -> list[pb.Conflict] | None:
         found: list[pb.Conflict] = []
-        after = b""
+        request = pb.ListConflictsRequest()
+        request.CopyFrom(asked)
         while len(found) < self.bounds.conflicts:
-            request = pb.ListConflictsRequest(
-                keyspace=keyspace, limit=CONFLICTS_A_PAGE, after=after
-            )
             left_s = max(0.001, deadline - self._loop.time())
             page = await self._ask_once(
                 address, LIST_CONFLICTS, request, pb.ListConflictsResponse, left_s
@@ -270,8 +270,9 @@ class Cluster:
             if page is None:
                 return found or None
             found += page.conflicts
-            if not (after := page.next):
+            if not page.next:
                 break
+            request.after = page.next
         return found
 
     async def _ask_once(

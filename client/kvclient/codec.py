@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from itertools import chain, repeat
+from itertools import repeat
 from struct import Struct
 from typing import TypeVar
 
@@ -21,7 +21,6 @@ from kvclient.errors import Reply
 from kvclient.operation import GET_EXPLAIN, PUT_DELETE, PUT_EXPLICIT, Operation
 from kvclient.results import (
     Confidence,
-    Conflict,
     Explain,
     Record,
     ReplicaReport,
@@ -224,8 +223,8 @@ def record_of(operation: Operation) -> Record | None:
         operation.value,
         operation.seen,
         operation.timestamp,
-        siblings=tuple(map(_sibling, detail.siblings)),
-        votes=_votes(detail.votes, detail.siblings),
+        siblings=tuple(map(sibling_of, detail.siblings)),
+        votes=dots_of_votes(detail.votes, detail.siblings),
         confidence=confidence,
         explain=_explain(detail.explain) if detail.HasField("explain") else None,
         repair_failed=detail.repair_failed,
@@ -249,7 +248,8 @@ def _dot(sibling: pb.Sibling) -> str:
     return f"{sibling.actor:016x}:{sibling.counter}"
 
 
-def _sibling(sibling: pb.Sibling) -> Sibling:
+def sibling_of(sibling: pb.Sibling) -> Sibling:
+    """Return a version as a value."""
     return Sibling(
         _dot(sibling),
         sibling.value,
@@ -260,7 +260,8 @@ def _sibling(sibling: pb.Sibling) -> Sibling:
     )
 
 
-def _votes(votes: Iterable[pb.Vote], siblings: Sequence[pb.Sibling]) -> dict[str, str]:
+def dots_of_votes(votes: Iterable[pb.Vote], siblings: Sequence[pb.Sibling]) -> dict[str, str]:
+    """Return each owner's vote as the dot that it is for."""
     return {
         vote.node: _dot(siblings[vote.sibling]) for vote in votes if vote.sibling < len(siblings)
     }
@@ -343,35 +344,5 @@ def status_of(status: pb.Status) -> Status:
     )
 
 
-def conflict_of(conflict: pb.Conflict) -> Conflict:
-    """Return an open conflict as a value."""
-    return Conflict(
-        conflict.keyspace,
-        conflict.key,
-        tuple(map(_sibling, conflict.siblings)),
-        _votes(conflict.votes, conflict.siblings),
-    )
-
-
 DECODE_ERRORS = (struct.error, ValueError)
 """What a frame that contradicts itself raises here."""
-
-
-def merged_conflicts(pages: Iterable[Sequence[pb.Conflict]]) -> list[Conflict]:
-    """Return what several nodes list as one list: by keyspace and key, siblings by dot."""
-    merged: dict[tuple[str, bytes], Conflict] = {}
-    for conflict in map(conflict_of, chain.from_iterable(pages)):
-        name = (conflict.keyspace, conflict.key)
-        before = merged.get(name)
-        merged[name] = conflict if before is None else _union(before, conflict)
-    return [merged[name] for name in sorted(merged)]
-
-
-def _union(one: Conflict, other: Conflict) -> Conflict:
-    siblings = {sibling.dot: sibling for sibling in (*one.siblings, *other.siblings)}
-    return Conflict(
-        one.keyspace,
-        one.key,
-        tuple(siblings[dot] for dot in sorted(siblings)),
-        one.votes | other.votes,
-    )

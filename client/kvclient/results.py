@@ -136,12 +136,30 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """A key with concurrent versions that no client has settled yet."""
+    """A key with concurrent versions: open, or settled and kept for a while.
+
+    Attributes:
+        siblings: open: all versions. Settled: those that lost, with their values.
+        votes: owner to the dot it voted for.
+        settled_ms: when it was settled, milliseconds since 1970; 0: it is open.
+        rule: of a settled one, which rule decided.
+        winner: of a settled one, what won. Its value is empty unless `has_value`.
+        has_value: the winner is still held, so its value could be told.
+    """
 
     keyspace: str
     key: bytes
     siblings: tuple[Sibling, ...]
     votes: dict[str, str]
+    settled_ms: int = 0
+    rule: str = ""
+    winner: Sibling | None = None
+    has_value: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether all its versions are still held."""
+        return not self.settled_ms
 
 
 @dataclass(slots=True)

@@ -294,8 +294,9 @@ def _conflicts(parser: Parser) -> None:
     parser.add_argument("--keyspace", metavar="NAME", help="only this one (default: all)")
     parser.add_argument(
         "--limit", type=whole("a whole number", 1, 1_000_000), default=1000, metavar="N",
-        help="show at most this many (default: %(default)s)",
+        help="show at most this many of each kind (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument("--state", choices=("open", "settled"), help="only these (default: both)")
 
 
 def _hints(parser: Parser) -> None:
@@ -356,7 +357,7 @@ COMMANDS: dict[str, Command] = {
     "delete": Command("Delete a key.", "data:delete", _write),
     "load": Command("Store every file below a folder.", "files:load", _files),
     "verify": Command("Compare a folder with the store, byte by byte.", "files:verify", _files),
-    "conflicts": Command("List keys with concurrent versions.", "show:conflicts", _conflicts),
+    "conflicts": Command("List keys with concurrent versions.", "conflicts:conflicts", _conflicts),
     "hints": Command("Show what nodes keep for others.", "hints:hints", _hints),
     "wait-converged": Command(
         "Wait until no hint and no difference is outstanding.", "hints:wait", _wait_converged

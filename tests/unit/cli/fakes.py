@@ -50,6 +50,8 @@ class FakeNode:
         self.status = status or kv_pb2.Status()
         self.topology = topology or kv_pb2.Topology()
         self.conflicts = list(conflicts)
+        self.states: list[str] = []
+        """Of the conflicts that were asked for."""
         self._server = grpc.server(ThreadPoolExecutor(1))
         answers = {
             "GetStatus": lambda _request: self.status,
@@ -66,6 +68,7 @@ class FakeNode:
     def _page(self, data: bytes) -> kv_pb2.ListConflictsResponse:
         """Return one conflict a page."""
         request = kv_pb2.ListConflictsRequest.FromString(data)
+        self.states.append(request.state)
         at = int(request.after or b"0")
         mine = [c for c in self.conflicts if request.keyspace in ("", c.keyspace)]
         following = b"%d" % (at + 1) if at + 1 < len(mine) else b""

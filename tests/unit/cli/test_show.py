@@ -1,4 +1,4 @@
-"""status, ring and conflicts: put together from what nodes say and from their processes."""
+"""status and ring: put together from what nodes say and from their processes."""
 
 from __future__ import annotations
 
@@ -159,47 +159,3 @@ def test_the_ring_is_shown(run: Run) -> None:
         code, out, _ = run("ring", "--seeds", node.address)
     assert code == 0
     assert out.startswith("cluster far · epoch 2 · 2 partitions · n = 1")
-
-
-def conflict(keyspace: str, key: bytes, *dots: int, votes: str = "") -> kv_pb2.Conflict:
-    """Return one with values named after their dots; `votes` as in "n1=0 n2=1"."""
-    siblings = [
-        kv_pb2.Sibling(actor=7, counter=dot, timestamp=STAMP, value=b"v%d" % dot, won=dot == 1)
-        for dot in dots
-    ]
-    pairs = (vote.split("=") for vote in votes.split())
-    cast = [kv_pb2.Vote(node=node, sibling=int(index)) for node, index in pairs]
-    return kv_pb2.Conflict(keyspace=keyspace, key=key, siblings=siblings, votes=cast)
-
-
-def test_what_replicas_hold_of_one_conflict_is_one_conflict() -> None:
-    into = conflict("k", b"a", 1, 2, votes="n1=0 n2=1")
-    show.merge(into, conflict("k", b"a", 2, 3, votes="n2=0 n3=1"))
-    assert into == conflict("k", b"a", 1, 2, 3, votes="n1=0 n2=1 n3=2")
-
-
-def test_conflicts_of_all_nodes_and_pages_are_listed_once(run: Run) -> None:
-    first = [conflict("default", b"b\x1b", 1, 2, votes="n1=0"), conflict("x", b"a", 1, 2)]
-    second = [conflict("default", b"b\x1b", 1, 2, votes="n2=0"), conflict("a", b"z", 1)]
-    with FakeNode(conflicts=first) as one, FakeNode(conflicts=second) as two:
-        one.topology = topology(one.address, two.address)
-        code, out, _ = run("conflicts", "--seeds", one.address)
-        only = run("conflicts", "--seeds", one.address, "--keyspace", "x")[1]
-    assert code == 0
-    rows = [line.split("\t") for line in out.splitlines()[1:]]
-    assert [row[:2] for row in rows] == [
-        ["a", "z"], ["default", "b\\x1b"], ["default", "b\\x1b"], ["x", "a"], ["x", "a"],
-    ]  # fmt: skip
-    assert rows[1][2:] == [
-        "0000000000000007:1", "2023-11-14 22:13:20.000Z", "2", "leads", "v1",
-    ]  # fmt: skip
-    assert len(only.splitlines()) == 3
-
-
-def test_a_node_that_was_not_asked_is_told(run: Run) -> None:
-    with FakeNode(conflicts=[conflict("x", b"a", 1, 2)]) as node:
-        node.topology = topology(node.address, f"127.0.0.1:{free_base(1)}")
-        code, out, said = run("conflicts", "--seeds", node.address)
-    assert code == 1
-    assert len(out.splitlines()) == 3
-    assert said == "kvnode: not asked, since not reached: n2\n"

@@ -25,7 +25,7 @@ from tests.unit.runtime.test_care import Aborted, Ended
 class Store:
     """A node's store and what is listed of it."""
 
-    def __init__(self, **limits: int) -> None:
+    def __init__(self, **limits: Any) -> None:
         self.engine = MemoryEngine()
         self.node: Node = node(**limits)
         self.conflicts = Conflicts(self.node, edge(self.node.topology), self.engine)
