@@ -30,7 +30,7 @@ from kvnode.cli.arguments import Arguments
 from kvnode.cli.chaos_view import View, show_outcome, show_verdict, view
 from kvnode.cli.errors import FAILED, UsageError, nearest
 
-DEFAULT_FAULTS = ("kill", "pause", "isolate", "cut", "slow", "slow-disk", "skew")
+DEFAULT_FAULTS = ("kill", "pause", "wipe", "isolate", "cut", "halves", "slow", "slow-disk", "skew")
 _N = 3
 """Replicas of a key, in a cluster that has so many nodes."""
 _TICK_S = 0.25

@@ -61,7 +61,7 @@ def _faults(parser: Parser) -> None:
     parser.add_argument(
         "--faults", type=words("a fault"), metavar="KIND,…",
         help="kill, pause, isolate, cut, wipe, slow, slow-disk, skew, halves, bridge, ring "
-        "(default: kill,pause,isolate,cut,slow,slow-disk,skew)",
+        "(default: kill,pause,wipe,isolate,cut,halves,slow,slow-disk,skew)",
     )  # fmt: skip
     parser.add_argument(
         "--every", type=seconds, default=5.0, metavar="S",
