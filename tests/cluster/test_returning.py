@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
 
 import kvclient
@@ -15,6 +17,7 @@ from kvclient.routing import Topology
 from kvclient.testing import Cluster
 from kvclient.testing.schedule import Fault
 from kvclient.testing.workloads import KEYSPACES, Load
+from kvproto import kv_pb2
 from kvproto.token import partition_of, token
 from tests.support.figures import tell
 from tests.support.load import missing_on
@@ -22,6 +25,7 @@ from tests.support.nodes import until
 from tests.support.pressure import Pressure, Tally
 from tests.support.scale import is_soak, lasting, scaled
 from tests.support.trials import suffer
+from tests.support.wire import call
 
 _TIMEOUT_S = 20.0
 _BATCH = 500
@@ -178,3 +182,42 @@ def test_after_an_absence_all_owners_are_equal_again(has_hints: bool) -> None:
     trial.check()
     assert (delivered > 0) == has_hints
     assert kept == 0
+
+
+# ---- 6: a coordinator without its disk ----------------------------------------------------------
+
+
+def test_a_wiped_coordinator_names_no_write_as_it_named_an_earlier_one() -> None:
+    named: dict[str, bytes] = {}
+    with Cluster(3, links=False) as cluster, cluster.client(session=False) as db:
+        for number in range(6):
+            if number == 3:
+                cluster.wipe("n1")
+                cluster.start("n1")
+                cluster.wait_linked()
+            value = b"v%d" % number
+            with grpc.insecure_channel(cluster.node("n1").address) as channel:
+                call(channel, "KV/Put", kv_pb2.PutRequest(key=b"k", value=value))
+            until(functools.partial(holds_alone, db, value), what=f"{value!r} at all owners")
+            assert named.setdefault(dot_of(db), value) == value
+        db.wait_converged(_TIMEOUT_S)
+        assert [db.get("k", r=r) for r in (2, 3)] == [b"v5"] * 2
+        assert len(named) == 6
+        assert all("alarm" not in cluster.log(name) for name in cluster.ids)
+
+
+def holds_alone(db: kvclient.Client, value: bytes) -> bool:
+    """Tell whether all owners hold one version, and it is this."""
+    record = db.get_record("k", r=3, explain=True)
+    assert record is not None
+    assert record.explain is not None
+    held = {replica.versions for replica in record.explain.replicas}
+    return record.value == value and len(held) == 1 and len(held.pop()) == 1
+
+
+def dot_of(db: kvclient.Client) -> str:
+    """Return the name of the version that all hold."""
+    record = db.get_record("k", r=3, explain=True)
+    assert record is not None
+    assert record.explain is not None
+    return record.explain.replicas[0].versions[0]
