@@ -128,6 +128,11 @@ class Settling:
         """Conflicts whose losers this node had pruned, in this life."""
 
     @property
+    def walks(self) -> int:
+        """How often this node has begun to look through its open conflicts."""
+        return self._walk
+
+    @property
     def under_way(self) -> int:
         """How many conflicts are being looked at."""
         return len(self._jobs)

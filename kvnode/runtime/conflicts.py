@@ -76,6 +76,7 @@ class Conflicts:
         yield "gauge", "conflict_log_entries", "Versions in the conflict log.", float(log.entries)
         yield "gauge", "conflict_log_bytes", "Their bytes.", float(log.bytes)
         yield "counter", "conflicts_settled", "Settled by this node.", float(settling.settled)
+        yield "counter", "conflict_walks", "Looks through open conflicts.", float(settling.walks)
 
     # ---- open ----------------------------------------------------------------------------
 
