@@ -5,14 +5,18 @@ owners what they hold. Once all have held the same, votes included, for `settle_
 the losers logged and then pruned. A conflict with an owner away or in doubt is left alone.
 
 Why no value is lost without a trace: losers are pruned only after w owners have them in their logs.
-Why no answer changes: what is pruned is decided on one record, votes included, that all n owners
-held. A settler that had seen another record cannot have its prunes carried out beside this one's:
-an owner prunes only if its record, its life and its epoch are those that it told of, within one
-life and epoch records only grow, and what one prune took out every later record lacks. Two that saw
-the same record decide the same, but for what has expired between: then one's losers are among the
-other's (kvnode.core.resolve.settle). So two settlers at once, frames that come late or twice, and a
-settler that dies at any step do no harm. Waiting matters for votes alone: as long as a write may be
-under way, a vote for it may.
+Why no answer changes, as long as nobody writes the key: what is pruned is decided on one record,
+votes included, that all n owners held. A settler that had seen another record cannot have its
+prunes carried out beside this one's: an owner prunes only if its record, its life and its epoch are
+those that it told of, within one life and epoch records only grow, and what one prune took out
+every later record lacks. Two that saw the same record decide the same, but for what has expired
+between: then one's losers are among the other's (kvnode.core.resolve.settle). So two settlers at
+once, frames that come late or twice, and a settler that dies at any step do no harm. Waiting
+matters for votes alone: as long as a write may be under way, a vote for it may.
+
+A write that comes between the states and the prunes may supersede the winner alone. Owners that
+have it keep the losers, the others prune them, and so they are gone: the new value stands, even
+where a loser would have had more votes than it. They are in the logs.
 
 Laws: never more than the window under way, nor more than the rate begun; what is remembered of keys
 that wait is bounded; whatever is given up is found again by a later walk.

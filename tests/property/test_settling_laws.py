@@ -3,8 +3,12 @@
 Random histories of one key at three owners, as in test_vote_rules.py, while settlers (two of them,
 who do not know of each other) ask, log and prune in small steps between all else. Their frames come
 late, in any order, or never; owners restart, one of them perhaps from an older state of its store.
-    lost      an acknowledged value that is neither live nor superseded nor in any log
-    changed   a full read that differs from the one before it, with no write between
+    lost       an acknowledged value that is neither live nor superseded nor in any log
+    changed    a full read that differs from the one before it, with no write since it was asked who
+               holds what
+    overtaken  such a read where a client has written since: the write may have replaced the winner
+               alone, and have been behind the loser
+    stale      such a read because an owner pruned another record than it had told of
 Three ways are compared: as this store does it; pruning without waiting for the logs; pruning
 without the fence on record, life and epoch.
 """
@@ -30,7 +34,7 @@ from kvnode.core.versions import (
 from tests.sim.owners import Owners, Sent
 from tests.support.scale import scaled
 
-HISTORIES = scaled(500, soak=100_000)
+HISTORIES = scaled(1_000, soak=100_000)
 OWNERS, W, CLIENTS, SETTLERS = 3, 2, 2, 2
 
 
@@ -72,18 +76,16 @@ class History:
         self._written: list[tuple[Sent, Context, int]] = []
         self._before = self._owners.records[:]
         self._writes = 0
-        self.pruned = 0
-        self.changed = 0
-        self.overtaken = 0
-        self._is_overtaken = False
+        self.found: Counter[str] = Counter()
+        self._cause, self._is_stale = "changed", False
 
     def play(self) -> None:
         """Let it happen, to the end of all repair and settling."""
-        for _ in range(self._chance.randint(2, 5)):
+        for _ in range(self._chance.randint(3, 8)):
             self._write(self._chance.randrange(CLIENTS))
             if self._chance.random() < 0.3:
                 self._before = self._owners.records[:]
-            self._quiet(self._chance.randint(0, 60))
+            self._quiet(self._chance.randint(0, 40))
         self._quiet(40)
         while self._late or not self._is_equal():
             self._quiet(5)
@@ -103,13 +105,13 @@ class History:
         """Anything but a write; no answer may change by it."""
         acts = (self._mend, self._settle, self._deliver, self._restart)
         told, held = self._answer(), self._owners.records[:]
-        self._is_overtaken = False
+        self._cause, self._is_stale = "changed", False
         for act in self._chance.choices(acts, (6, 8, 4, 0.3), k=steps):
             act()
             if any(a is not b for a, b in zip(held, self._owners.records, strict=True)):
                 now, held = self._answer(), self._owners.records[:]
-                self.changed += told != now and not self._is_overtaken
-                self.overtaken += told != now and self._is_overtaken
+                if told != now:
+                    self.found["stale" if self._is_stale else self._cause] = 1
                 told = now
 
     def _answer(self) -> bytes | None:
@@ -214,8 +216,10 @@ class History:
             left = [one for one in held.versions if one.dot not in losers]
             if left and len(left) < len(held.versions):
                 self._owners.records[owner] = prune(held, losers)
-                self._is_overtaken |= attempt.writes != self._writes
-                self.pruned += 1
+                self._is_stale |= not is_same
+                if attempt.writes != self._writes:
+                    self._cause = "overtaken"
+                self.found["pruned"] = 1
 
     def _is_equal(self) -> bool:
         first, *others = self._owners.records
@@ -229,16 +233,14 @@ def outcomes(rng: random.Random, way: Way, *, restores: bool) -> Counter[str]:
         history = History(rng.getrandbits(64), way, restores=restores)
         history.play()
         found["lost"] += history.is_lost()
-        found["changed"] += history.changed > 0
-        found["overtaken"] += history.overtaken > 0
-        found["pruned"] += history.pruned > 0
+        found += history.found
     print(way, {what: f"{100 * count / HISTORIES:.2f} %" for what, count in sorted(found.items())})
     return found
 
 
 def test_settling_loses_no_value_and_changes_no_answer(rng: random.Random) -> None:
     found = outcomes(rng, Way(), restores=False)
-    assert (found["lost"], found["changed"]) == (0, 0), found
+    assert (found["lost"], found["changed"], found["stale"]) == (0, 0, 0), found
     assert found["pruned"] > HISTORIES // 10, found
 
 
@@ -255,9 +257,9 @@ def test_pruning_without_waiting_for_the_logs_loses_values(rng: random.Random) -
 
 
 def test_pruning_without_the_fence_changes_answers(rng: random.Random) -> None:
-    assert outcomes(rng, Way(is_fenced=False), restores=False)["changed"] > 0
+    assert outcomes(rng, Way(is_fenced=False), restores=True)["stale"] > 0
 
 
-def test_pruning_without_either_loses_values_and_changes_answers(rng: random.Random) -> None:
+def test_pruning_without_either_loses_values(rng: random.Random) -> None:
     found = outcomes(rng, Way(logs_first=False, is_fenced=False), restores=True)
-    assert found["lost"] > 0 and found["changed"] > 0, found
+    assert found["lost"] > 0, found
