@@ -75,7 +75,7 @@ def away(cluster: Cluster, *nodes: NodeNumber) -> None:
 
 
 def test_every_random_history_of_a_sloppy_keyspace_ends_well(rng: random.Random) -> None:
-    for _ in range(scaled(120, soak=5_000)):
+    for _ in range(scaled(60, soak=5_000)):
         chaos(rng.getrandbits(32), keyspace=SLOPPY)
 
 
