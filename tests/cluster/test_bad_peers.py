@@ -301,7 +301,14 @@ def test_a_context_of_too_many_dots_is_refused(link: Stream, topology: kv_pb2.To
     key = key_of(b"full")
     for half in range(2):
         vector = dict.fromkeys(range(100 + half, 100 + 2 * CONTEXT_ENTRIES_MAX, 2), 1)
-        record = encode(key, Record(Context(vector), (), ()))
+        version = seal(
+            key,
+            dot=Dot(100 + half, 1),
+            timestamp=Timestamp(1),
+            write_id=bytes((half,)) * 16,
+            value=b"v",
+        )
+        record = encode(key, Record(Context(vector), (version,), ()))
         write = write_of(key, record)
         write.kind.append(peer_pb2.REPAIR)
         status = status_of(link.ask(frame(topology, writes=write)))
