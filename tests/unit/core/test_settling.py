@@ -79,6 +79,17 @@ def test_a_conflict_must_last_before_it_is_settled() -> None:
     assert not asked(settlers, LogLosers)
 
 
+def test_two_looks_at_one_conflict_at_a_time_do_not_make_it_last() -> None:
+    settlers = Settlers()
+    settlers.holds = lambda frame: isinstance(frame[2], TellState) and frame[0] != FIRST
+    settlers.hold(BOTH)
+    settlers.run(SECOND_US * 6 // 10)
+    assert settlers.settler.settling.under_way == 2
+    settlers.release()
+    assert not asked(settlers, LogLosers)
+    assert settlers.settler.settling.under_way == 0
+
+
 def test_a_vote_that_comes_late_begins_the_wait_anew() -> None:
     settlers = Settlers()
     settlers.hold(record(A1, B1, votes=((FIRST, "a1"),)))
