@@ -241,7 +241,10 @@ def test_a_failed_sync_acknowledges_nothing_ends_the_node_and_its_peers_go_on(
     nodes = cluster(program=program("failing"))
     folder, pid = nodes.node("n3").folder, nodes.pid("n3")
     with nodes.client() as client, Writers(client) as writers:
-        writers.wait_for(100)
+        until(
+            lambda: len(acked_by("n3", writers.acked)) > 50,
+            what="enough that the node was among the first to acknowledge",
+        )
         trouble_of(folder).touch()
         until(lambda: nodes.local.exit_status(pid) is not None, what="the node's end")
         writers.wait_for(100)
