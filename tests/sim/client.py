@@ -37,6 +37,8 @@ DEADLINE_US = 5_000_000
 PATIENCE_US = 1_500_000
 """After which a silent node is given up and another one asked."""
 _PAUSE_US = (5_000, 60_000)
+_LAST_ATTEMPT_US = 20_000
+"""No further attempt begins this close to the deadline: its end would not be heard."""
 _FINAL = (ErrorCode.INVALID_REQUEST, ErrorCode.UNKNOWN_KEYSPACE)
 _FIRST_LOGICAL = 16
 
@@ -187,6 +189,8 @@ class _Putting:
 
     def _try(self, at: NodeNumber | None, avoid: NodeNumber | None) -> None:
         if self._write.outcome is not None:
+            return
+        if self._deadline - self._cluster.now_us < _LAST_ATTEMPT_US:
             return
         self._attempt += 1
         node = at if at is not None else self._client.choose(self._write.key, avoid)
