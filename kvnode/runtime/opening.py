@@ -154,7 +154,8 @@ def _admit_doubts(
         replica.doubt(Partition(each) for each in range(node.topology.partitions))
     else:
         replica.proving.load(mark)
-    if not are_trees_whole and engine.scan(Family.RECORDS, b"", None, 1):
+    # Trees may outlive the records that they speak of: damage takes what it likes.
+    if not are_trees_whole and (_has(engine, Family.RECORDS) or _has(engine, Family.TREES)):
         for each in range(node.topology.partitions):
             replica.trees.doubt(Partition(each))
     if not replica.is_proven:
@@ -163,6 +164,10 @@ def _admit_doubts(
     replica.save(batch)
     engine.write(batch)
     engine.flush()
+
+
+def _has(engine: RocksEngine, family: Family) -> bool:
+    return bool(engine.scan(family, b"", None, 1))
 
 
 def _known_floors(engine: RocksEngine) -> Floors:

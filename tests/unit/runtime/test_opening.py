@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from kvnode.core.batch import Family, WriteBatch
+from kvnode.core.keys import encode_key
+from kvnode.core.trees import trees_of
 from kvnode.runtime import config
 from kvnode.runtime.birth import create, load
 from kvnode.runtime.opening import Opened, _known_topology, open_node
-from kvnode.storage.engine import open_engine
+from kvnode.storage.engine import note_damage, open_engine
 from kvnode.storage.folder import DataFolder
 from kvnode.storage.memory import MemoryEngine
 from kvnode.storage.port import StorageDamaged
@@ -113,6 +115,22 @@ def test_a_store_that_is_not_as_its_clean_stop_left_it_is_doubted(
     opened = open_in(tmp_path / "cluster")
     assert f"store_changed what=not as the clean stop left it: {manifest.name}" in caplog.text
     assert not opened.node.replica.is_proven
+    opened.engine.close()
+
+
+def test_trees_that_outlived_their_records_are_not_believed(store: Path, tmp_path: Path) -> None:
+    """A manifest that lost its end may name the table of the trees and no longer that of records:
+    equal trees would prove a partition that holds nothing."""
+    trees = trees_of(topology())
+    trees.note(encode_key("default", b"k"), None, bytes(64))
+    batch = WriteBatch()
+    trees.save(batch)
+    engine = open_engine(store)
+    engine.write(batch)
+    engine.close()
+    note_damage(store, ["a manifest lost its end"])
+    opened = open_in(tmp_path / "cluster")
+    assert len(opened.node.replica.trees.unknown) == opened.node.topology.partitions
     opened.engine.close()
 
 
