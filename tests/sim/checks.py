@@ -28,7 +28,7 @@ from kvnode.core.versions import (
     covers_all,
     is_same_state,
 )
-from kvnode.storage.memory import MemoryEngine
+from kvnode.storage.port import Engine
 
 if TYPE_CHECKING:
     from tests.sim.cluster import Cluster
@@ -90,7 +90,7 @@ class Watch:
         """A life begins: what it has seen, it may have lost with its log."""
         self._known = {place: seen for place, seen in self._known.items() if place[0] != node}
 
-    def on_write(self, node: NodeNumber, engine: MemoryEngine, batch: WriteBatch) -> None:
+    def on_write(self, node: NodeNumber, engine: Engine, batch: WriteBatch) -> None:
         """Check what a node is about to store."""
         for family, name, data in batch.changes:
             if family is Family.RECORDS and data is not None:

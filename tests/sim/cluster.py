@@ -11,17 +11,13 @@ own. Its tests are tests/sim/test_cluster.py. Left out: torn writes, clocks that
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import heapq
 import itertools
 import random
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
 
-from kvnode.core.batch import Family, WriteBatch
 from kvnode.core.bounds import Limits
-from kvnode.core.conflict_log import ConflictLog, Entry, decode_entry
 from kvnode.core.conversations import (
     AskHashes,
     AskKeys,
@@ -39,18 +35,14 @@ from kvnode.core.conversations import (
     TellRoots,
     TellState,
 )
-from kvnode.core.floors import Floors
-from kvnode.core.hints import Hints
-from kvnode.core.keys import Partition, StorageKey, partition_of_key
+from kvnode.core.keys import Partition, StorageKey, keyspace_of, partition_of_key
 from kvnode.core.liveness import Change, Standing
 from kvnode.core.messages import (
     ClientGet,
     ClientPut,
     Event,
     Failure,
-    Instant,
     NodeNumber,
-    PeerClock,
     PeerMessage,
     PeerReplies,
     PeerRequests,
@@ -60,254 +52,15 @@ from kvnode.core.messages import (
     ReplicaWrite,
     ReplicaWriteReply,
     Result,
-    Scan,
-    Scanned,
-    SyncedUpTo,
 )
-from kvnode.core.node import Node
-from kvnode.core.proving import UNPROVEN
 from kvnode.core.topology import Keyspace, Member, NodeId, Topology
-from kvnode.core.trees import LEAVES, trees_of
-from kvnode.storage.memory import MemoryEngine
-from kvnode.storage.port import ReadFailure, StorageDamaged
 from tests.sim.checks import Stored, Watch, brief_context
-from tests.sim.links import RESET_US, Links
+from tests.sim.host import CLUSTER_KEY as CLUSTER_KEY
+from tests.sim.host import Host as Host
 from tests.sim.network import Network
 
-Key = TypeVar("Key", bound=bytes)
-
-CLUSTER_KEY = b"simulated cluster key, 32 bytes."
 BIRTH_MS = 1_700_000_000_000
 PARTITIONS = 8
-
-
-class Host:
-    """One node: its store outlives its lives."""
-
-    def __init__(self, world: Cluster, number: NodeNumber) -> None:
-        self.number = number
-        self.engine = MemoryEngine()
-        self.ahead_ms = 0
-        """How far its physical clock is ahead of true time."""
-        self.flush_us = 3_000
-        self.is_proven = True
-        """Whether the next life begins without a doubt other than those that its store knows of."""
-        self.life: Node | None = None
-        self.links: Links | None = None
-        """Its life's."""
-        self._world = world
-        self._inbox: list[Event] = []
-        self._held: list[tuple[NodeNumber, PeerMessage]] = []
-        self._is_due = False
-        self._is_flushing = False
-        self._lives = 0
-
-    def start(self) -> None:
-        """Begin a new life on what the store holds."""
-        world = self._world
-        assert self.life is None
-        self._lives += 1
-        floors = Floors()
-        floors.load(self._all(Family.FLOORS))
-        hints = Hints(bytes_max=world.limits.hint_bytes)
-        hints.load(self._all(Family.HINTS))
-        trees = trees_of(world.topology)
-        trees.load(self._all(Family.TREES))
-        (mark,) = self.engine.multi_get(Family.META, [UNPROVEN])
-        assert not isinstance(mark, ReadFailure)
-        self.life = Node(
-            number=self.number,
-            actor=world.new_actor(self.number),
-            topology=world.topology,
-            limits=world.limits,
-            cluster_key=CLUSTER_KEY,
-            floors=floors,
-            hints=hints,
-            trees=trees,
-            conflicts=self.conflict_log(),
-        )
-        self.life.replica.proving.load(mark)
-        if not self.is_proven:
-            self.is_proven = True
-            self.life.replica.doubt(self.life.replica.proving.owned())
-        world.tell("start", self.number, f"{self.life.replica.actor:x}")
-        world.watch.on_start(self.number)
-        self.links = Links(
-            self, world, [number for number in world.numbers if number != self.number]
-        )
-        self.links.begin()
-        for other in world.hosts.values():
-            if other.links is not None and other is not self:
-                other.links.dial(self.number)
-
-    def kill(self, *, keeps: bool = True) -> None:
-        """End this life at once; chance says how much of the unflushed log it keeps, if any."""
-        assert self.life is not None
-        world = self._world
-        unflushed = self.engine.written - self.engine.durable if keeps else 0
-        keep = world.chance("crash").randint(0, unflushed)
-        self.engine.crash(keep=keep)
-        self.life = None
-        self._inbox, self._held = [], []
-        self._is_due = self._is_flushing = False
-        world.tell("kill", self.number, keep)
-        self.links = None
-        for other in world.hosts.values():
-            if (
-                other.links is not None
-                and not world.network.links[self.number, other.number].is_cut
-            ):
-                other.later(RESET_US, functools.partial(other.links.reset, self.number))
-
-    def _all(self, family: Family) -> list[tuple[bytes, bytes]]:
-        return self.engine.scan(family, b"", None, 1 << 20)
-
-    def conflict_log(self) -> ConflictLog:
-        """Return a fresh count of conflicts and of the log."""
-        log = ConflictLog(bytes_max=self._world.limits.conflict_log_bytes)
-        log.load(len(self._all(Family.CONFLICTS)), self._all(Family.CONFLICT_LOG))
-        return log
-
-    def entries(self) -> list[Entry]:
-        """Return the conflict log."""
-        return [decode_entry(*pair) for pair in self._all(Family.CONFLICT_LOG)]
-
-    def check_trees(self) -> None:
-        """Assert that the trees are those of the records that the store holds."""
-        assert self.life is not None
-        trees, fresh = self.life.replica.trees, trees_of(self._world.topology)
-        for name, data in self._all(Family.RECORDS):
-            fresh.note(StorageKey(name), None, data)
-        trees.check()
-        for partition in map(Partition, range(PARTITIONS)):
-            held = trees.leaves(partition, 1, 0, LEAVES)
-            assert held == fresh.leaves(partition, 1, 0, LEAVES), self._world.seed
-
-    def wipe(self) -> None:
-        """Lose the disk (of a node that is not running): what it held is no longer proven."""
-        assert self.life is None
-        self.engine = MemoryEngine()
-        self.is_proven = False
-        self._world.tell("wipe", self.number)
-
-    def set_clock(self, ahead_ms: int) -> None:
-        """Make its physical clock wrong; it and its peers see that from their next frames."""
-        self.ahead_ms = ahead_ms
-        self._world.tell("clock", self.number, ahead_ms)
-        for other in self._world.hosts.values():
-            if other is not self and self._world.is_linked(self.number, other.number):
-                self.hear(PeerClock(other.number, other.ahead_ms - ahead_ms))
-                other.hear(PeerClock(self.number, ahead_ms - other.ahead_ms))
-
-    def hear(self, event: Event) -> None:
-        """Take note of an event; the turn comes as soon as whatever happens now is over."""
-        if self.life is None:
-            return
-        if isinstance(event, PeerReplies) and self.links is not None:
-            self.links.on_replies(event)
-        self._inbox.append(event)
-        if not self._is_due:
-            self._is_due = True
-            self.later(0, self._turn)
-
-    def later(self, delay_us: int, act: Callable[[], None]) -> None:
-        """Do something later, unless this life has ended by then."""
-        life = self._lives
-        self._world.later(delay_us, lambda: act() if self.is_life(life) else None)
-
-    def is_life(self, number: int) -> bool:
-        """Say whether this is still that life."""
-        return self.life is not None and self._lives == number
-
-    def _turn(self) -> None:
-        life, world = self.life, self._world
-        assert life is not None
-        events, self._inbox = self._inbox, []
-        self._is_due = False
-        needs = life.plan(events)
-        records, failed = self._fetch(Family.RECORDS, needs.records)
-        hints, failed_hints = self._fetch(Family.HINTS, needs.hints)
-        turn = life.apply(
-            events,
-            records,
-            hints=hints,
-            unreadable=failed | failed_hints,
-            now=Instant(world.now_us),
-            wall_ms=world.wall_ms + self.ahead_ms,
-        )
-        if turn.batch:
-            self._write(turn.batch)
-        self._send(turn.out.peers, turn.out.held_peers)
-        for session, results in turn.out.clients.items():
-            world.answer(self.number, session, results)
-        for scan in turn.out.scans:
-            self.hear(Scanned(scan.id, self._scan(scan)))
-        self._wake()
-
-    def _fetch(
-        self, family: Family, keys: list[Key]
-    ) -> tuple[dict[Key, bytes | None], frozenset[bytes]]:
-        found = self.engine.multi_get(family, keys)
-        failed = frozenset(k for k, v in zip(keys, found, strict=True) if self._is_failure(v))
-        records = {k: v for k, v in zip(keys, found, strict=True) if isinstance(v, bytes)}
-        return {key: records.get(key) for key in keys}, failed
-
-    def _scan(self, scan: Scan) -> list[tuple[bytes, bytes]] | None:
-        try:
-            return self.engine.scan(scan.family, scan.start, scan.end, scan.limit)
-        except StorageDamaged:
-            return None
-
-    @staticmethod
-    def _is_failure(found: bytes | ReadFailure | None) -> bool:
-        """Read failures are told from absences here and nowhere else (a mutant confuses them)."""
-        return isinstance(found, ReadFailure)
-
-    def _write(self, batch: WriteBatch) -> None:
-        self._world.watch.on_write(self.number, self.engine, batch)
-        self.engine.write(batch)
-        if not self._is_flushing:
-            self._is_flushing = True
-            self.later(self.flush_us, self._flush)
-
-    def _flush(self) -> None:
-        assert self.life is not None
-        self._is_flushing = False
-        self.engine.flush()
-        held, self._held = self._held, []
-        for target, message in held:
-            self._post(target, message)
-        self.hear(SyncedUpTo(self.life.replica.turn))
-
-    def _send(
-        self,
-        boxes: dict[NodeNumber, list[PeerMessage]],
-        held: dict[NodeNumber, list[PeerMessage]],
-    ) -> None:
-        for target, messages in boxes.items():
-            for message in messages:
-                self._post(target, message)
-        waiting = [(target, message) for target, queue in held.items() for message in queue]
-        if self.engine.durable < self.engine.written:
-            self._held += waiting
-            return
-        for target, message in waiting:
-            self._post(target, message)
-
-    def _post(self, target: NodeNumber, message: PeerMessage) -> None:
-        assert self.links is not None
-        self.links.on_sent(target, message)
-        self._world.network.send(self.number, target, message)
-
-    def _wake(self) -> None:
-        assert self.life is not None
-        at = self.life.next_wake()
-        if at is not None and not self._is_due:
-            self.later(max(0, at - self._world.now_us), self._turn_if_idle)
-
-    def _turn_if_idle(self) -> None:
-        if not self._is_due:
-            self._turn()
 
 
 class Cluster:
@@ -319,13 +72,16 @@ class Cluster:
         *,
         nodes: int = 5,
         keyspace: Keyspace | None = None,
+        keyspaces: Sequence[Keyspace] = (),
         limits: Limits | None = None,
     ) -> None:
+        """Args: `keyspaces` for several; the first is what tests use that name none."""
         self.seed = seed
         self.now_us = 0
         self.limits = limits or Limits()
-        self.keyspace = keyspace or Keyspace(name="default", sloppy=False)
-        self.topology = _topology(nodes, self.keyspace)
+        self.keyspaces = tuple(keyspaces) or (keyspace or Keyspace(name="default", sloppy=False),)
+        self.keyspace = self.keyspaces[0]
+        self.topology = _topology(nodes, self.keyspaces)
         self.watch = Watch(self)
         self.stories: dict[bytes, list[str]] = {}
         self.clients: dict[int, Callable[[NodeNumber, Result], None]] = {}
@@ -335,7 +91,13 @@ class Cluster:
         self._streams: dict[str, random.Random] = {}
         self._order = itertools.count()
         self._agenda: list[tuple[int, int, Callable[[], None]]] = []
-        self.network = Network(nodes=nodes, seed=seed, schedule=self.later, deliver=self._deliver)
+        self.network = Network(
+            nodes=nodes,
+            seed=seed,
+            now=lambda: self.now_us,
+            schedule=self.later,
+            deliver=self._deliver,
+        )
         self.numbers = range(1, nodes + 1)
         self.hosts = {number: Host(self, number) for number in self.numbers}
         for host in self.hosts.values():
@@ -438,7 +200,13 @@ class Cluster:
     def owners(self, key: StorageKey) -> tuple[NodeNumber, ...]:
         """Return the numbers of a key's owners."""
         partition = partition_of_key(key, self.topology.partition_bits)
-        return self.topology.owner_numbers[partition][: self.keyspace.n]
+        return self.topology.owner_numbers[partition][: self.keyspace_of(key).n]
+
+    def keyspace_of(self, key: StorageKey) -> Keyspace:
+        """Return a key's keyspace."""
+        found = self.topology.keyspace(keyspace_of(key))
+        assert found is not None
+        return found
 
     def tell(self, what: str, *facts: object) -> None:
         """Add to the trace, and to the story of the key that it is about."""
@@ -503,7 +271,7 @@ def _event(source: NodeNumber, message: PeerMessage) -> Event:
             return PeerTells(source, (message,))
 
 
-def _topology(nodes: int, keyspace: Keyspace) -> Topology:
+def _topology(nodes: int, keyspaces: Sequence[Keyspace]) -> Topology:
     members = [
         Member(id=NodeId(f"n{number}"), number=number, address=f"sim:{number}")
         for number in range(1, nodes + 1)
@@ -513,5 +281,5 @@ def _topology(nodes: int, keyspace: Keyspace) -> Topology:
         name="sim",
         partitions=PARTITIONS,
         members=members,
-        keyspaces=[keyspace],
+        keyspaces=list(keyspaces),
     )

@@ -231,14 +231,12 @@ def test_a_restored_backup_brings_nothing_back(seed: int) -> None:
     client = Client(cluster, 0)
     client.put(KEY, b"v", at=a)
     cluster.run(50_000)
-    image = [family.copy() for family in cluster.hosts[c].engine._families]
+    image = cluster.hosts[c].disk.image()
     assert client.delete(KEY, at=a).outcome == OK
     cluster.run(REAP_US + CONVERGE_US, until=lambda: reaped_everywhere(cluster))
     assert reaped_everywhere(cluster)
     cluster.hosts[c].kill()
-    cluster.hosts[c].engine._families[:] = image
-    cluster.hosts[c].is_proven = False
-    cluster.watch.on_start(c)
+    cluster.hosts[c].restore(image)
     cluster.hosts[c].start()
     assert_gone(cluster)
     converge(cluster)

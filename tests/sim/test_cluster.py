@@ -76,10 +76,7 @@ def values(record: Record) -> list[bytes]:
 
 def corrupt(cluster: Cluster, node: NodeNumber, key: StorageKey = NAME) -> None:
     """Flip a bit of a record on a node's disk."""
-    (data,) = cluster.hosts[node].engine.multi_get(Family.RECORDS, [key])
-    assert isinstance(data, bytes)
-    engine = cluster.hosts[node].engine
-    engine._families[Family.RECORDS][key] = data[:-1] + bytes([data[-1] ^ 1])
+    cluster.hosts[node].disk.garble(Family.RECORDS, key)
 
 
 def holds(cluster: Cluster, node: NodeNumber, value: bytes) -> bool:
@@ -274,14 +271,11 @@ def test_a_restored_old_image_issues_no_dot_twice_and_shows_nothing_old(seed: in
     client = Client(cluster, 0)
     client.put(KEY, b"1", at=a)
     cluster.run(10_000)
-    engine = cluster.hosts[a].engine
-    image = [family.copy() for family in engine._families]
+    image = cluster.hosts[a].disk.image()
     client.put(KEY, b"2", at=a)
     cluster.run(10_000)
     cluster.hosts[a].kill()
-    engine._families[:] = image
-    cluster.hosts[a].is_proven = False
-    cluster.watch.on_start(a)
+    cluster.hosts[a].restore(image)
     cluster.hosts[a].start()
     cluster.run(10_000)
     assert Client(cluster, 1).get(KEY, at=a).value == b"2"
@@ -319,7 +313,7 @@ def test_a_write_through_a_record_that_cannot_be_read_goes_to_another_owner(
     client.put(KEY, b"v1")
     cluster.run(10_000)
     if unreadable:
-        cluster.hosts[a].engine.faults.unreadable.add((Family.RECORDS, NAME))
+        cluster.hosts[a].disk.unreadable(Family.RECORDS, NAME)
     else:
         corrupt(cluster, a)
     (before,) = cluster.hosts[a].engine.multi_get(Family.RECORDS, [NAME])
@@ -345,9 +339,7 @@ def test_other_bytes_under_one_dot_are_overruled_by_those_that_most_owners_hold(
     state = decode(NAME, data)
     (wrong,) = state.versions
     twin = seal(NAME, dot=wrong.dot, timestamp=wrong.timestamp, write_id=wrong.write_id, value=b"w")
-    cluster.hosts[c].engine._families[Family.RECORDS][NAME] = encode(
-        NAME, state._replace(versions=(twin,))
-    )
+    cluster.hosts[c].disk.put(Family.RECORDS, NAME, encode(NAME, state._replace(versions=(twin,))))
     for number, at in enumerate((c, a, b)):
         assert Client(cluster, number + 1).get(KEY, at=at).value == b"v"
     cluster.run(1_000_000)

@@ -63,7 +63,7 @@ def power_cut(seed: int) -> None:
     """Row 34: all nodes lose power the instant that a put is acknowledged."""
     trial = Trial(seed)
     for host in trial.cluster.hosts.values():
-        host.flush_us = 20_000
+        host.disk.sync_us = 20_000
     for _ in range(3):
         trial.put(0, b"a")
     for node in trial.cluster.hosts:
