@@ -49,7 +49,8 @@ class Replica:
         return sorted(left, key=lambda version: version.rank)
 
     def known(self) -> frozenset[int]:
-        return frozenset(self.versions)
+        """Return what a context from here covers: these, and what they replaced, seen or not."""
+        return frozenset(self.versions).union(*(v.covers for v in self.versions.values()))
 
 
 class Model:
