@@ -12,7 +12,7 @@ Tests: tests/unit/core/test_answering.py. Source and the rest: kvnode.core.excha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 from kvnode.core.batch import Family
 from kvnode.core.conversations import (
@@ -119,6 +119,8 @@ class Answers:
                 self._scan(peer, ask, out)
             case TakeOver():
                 self._take_over(peer, ask)
+            case _:
+                assert_never(ask)
 
     def on_scanned(
         self, scan_id: int, pairs: Sequence[tuple[bytes, bytes]] | None, out: Outbox

@@ -3,7 +3,7 @@ conflict. Asks, and what is told in answer.
 
 The asker keeps all state; who is asked answers from what it holds. Partitions are of the epoch that
 the frame names. Hashes and roots are of the view that both see (kvnode.core.exchange.Shared).
-Test: tests/unit/core/test_exchange.py. Left out: columns of the wire (kvnode.runtime).
+Test: tests/unit/core/test_conversations.py. Left out: columns of the wire (kvnode.runtime).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 from kvnode.core.keys import Partition, StorageKey
 from kvnode.core.versions import Dot
@@ -210,6 +210,8 @@ def refuse(ask: Ask | SettleAsk) -> Tell | SettleTell | None:
             return TellLogged(ask.id, is_done=False)
         case Prune():
             return TellPruned(ask.id, is_done=False)
+        case _:
+            assert_never(ask)
 
 
 @dataclass(slots=True)

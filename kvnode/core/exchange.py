@@ -65,8 +65,6 @@ def shared(topology: Topology, here: int, there: int, partition: Partition) -> S
         return None
     mine, theirs = row.index(here), row.index(there)
     ns = [keyspace.n for keyspace in topology.keyspaces]
-    if all(n <= max(mine, theirs) for n in ns):
-        return None
     return Shared(
         partition,
         max(mine, theirs) + 1,

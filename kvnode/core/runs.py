@@ -274,7 +274,7 @@ class Runs:
         for name in names:
             if name in self._queue:
                 self._on_end(self._queue.pop(name), Tally(), False, self._now, self._out)
-            elif name in self._runs:
+            else:
                 self._end(self._runs[name], is_complete=False)
 
     def _end(self, run: _Run, *, is_complete: bool) -> None:

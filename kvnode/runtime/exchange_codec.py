@@ -8,7 +8,7 @@ Tests: tests/unit/runtime/test_exchange_codec.py. Source: design, section 3 (Wir
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, assert_never
 
 from kvnode.core.conversations import (
     Ask,
@@ -57,6 +57,8 @@ def encode_asks(columns: peer_pb2.ExchangeAsks, asks: Sequence[Ask]) -> None:
                 columns.take_over.add(
                     id=number, partition=partition, report=report, proven=is_proven
                 )
+            case _:
+                assert_never(ask)
 
 
 def decode_asks(columns: peer_pb2.ExchangeAsks) -> list[Ask]:
@@ -99,6 +101,8 @@ def encode_tells(columns: peer_pb2.ExchangeTells, tells: Sequence[Tell]) -> None
                     last=tell.is_last,
                     covered=tell.covered,
                 )
+            case _:
+                assert_never(tell)
 
 
 def decode_tells(columns: peer_pb2.ExchangeTells) -> list[Tell]:
@@ -141,6 +145,8 @@ def payload(message: Ask | Tell) -> int:
             return sum(map(len, message.keys)) + 8 * len(message.hashes)
         case AskHashes() | AskKeys():
             return 64
+        case _:
+            assert_never(message)
 
 
 def _rows(*columns: Sequence[Any]) -> list[tuple[Any, ...]]:

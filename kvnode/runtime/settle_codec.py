@@ -113,6 +113,8 @@ def payload(message: SettleAsk | SettleTell) -> int:
             return len(message.record)
         case TellLogged() | TellPruned():
             return 0
+        case _:
+            assert_never(message)
 
 
 def _decode_log(row: peer_pb2.LogLosers) -> LogLosers:

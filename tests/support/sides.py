@@ -41,11 +41,11 @@ BITS = 1
 _KIND = 0b1111 << 60
 
 
-def three_owners(*keyspaces: Keyspace, nodes: int = 3) -> Topology:
+def three_owners(*keyspaces: Keyspace, nodes: int = 3, bits: int = BITS) -> Topology:
     return Topology.at_birth(
         cluster_id=b"c" * 16,
         name="sides",
-        partitions=1 << BITS,
+        partitions=1 << bits,
         members=[
             Member(id=NodeId(f"n{number}"), number=number, address=f"127.0.0.1:{7000 + number}")
             for number in range(1, nodes + 1)

@@ -21,6 +21,7 @@ from kvnode.core.conversations import (
 )
 from kvnode.core.keys import Partition
 from kvnode.core.messages import Outbox, Scan
+from kvnode.core.topology import Keyspace
 from kvnode.core.trees import GROUP_LEAVES, GROUPS, LEAVES, fingerprint
 from tests.support.sides import Side, Sides, keys_of, three_owners
 from tests.unit.core.builders import dot, record, version
@@ -210,4 +211,32 @@ def test_a_report_that_cannot_be_is_an_alarm_and_changes_nothing() -> None:
     asked(side, TakeOver(9, P, b"nonsense", is_proven=True))
     assert side.floors.report(P) == before
     assert len(side.answers.alarms) == 1
+    assert side.heard == {}
+
+
+def test_a_listing_leaves_out_what_the_asker_does_not_own() -> None:
+    topology = three_owners(Keyspace(name="default"), Keyspace(name="two", n=2))
+    sides = Sides(topology)
+    first, _, third = topology.owner_numbers[P]
+    side = sides[first]
+    for key in (keys_of(0, 1)[0], keys_of(0, 1, "two")[0]):
+        side.hold(key, record(version("a1", key=key)))
+    _, out = asked(side, AskKeys(9, P, b"", b"", 10), asker=third)
+    side.on_scanned(out.scans[0], sides.now, out)
+    (told,) = out.peers[third]
+    assert isinstance(told, TellKeys)
+    assert told.keys == (keys_of(0, 1)[0],)
+
+
+def test_a_slice_that_nobody_asked_for_is_ignored() -> None:
+    side, out = filled(), Outbox()
+    side.answers.on_scanned(ANSWER_ID | 99, [], out)
+    assert out.peers == {}
+
+
+def test_a_stranger_s_report_is_not_taken_over() -> None:
+    side, other = filled(), filled()
+    other.floors.add(P, dot("b1"))
+    asked(side, TakeOver(9, P, other.floors.report(P), is_proven=True), asker=7)
+    assert side.floors.floor(P, 2) == 0
     assert side.heard == {}

@@ -16,6 +16,7 @@ from kvnode.core.conflict_log import (
     entry_of,
 )
 from kvnode.core.keys import encode_key
+from kvnode.core.record import encode
 from kvnode.core.versions import Record, check
 from tests.unit.core.builders import KEY, WALL_MS, dot, record, stamp, tombstone, version
 
@@ -126,3 +127,13 @@ def test_what_is_purged_makes_room() -> None:
     assert batch.changes[-1] == (Family.CONFLICT_LOG, encode_entry(entry())[0], None)
     assert (log.entries, log.bytes) == (0, 0)
     assert log.add(batch, [entry(ms=1)])
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_an_entry_of_no_version_or_of_several_is_refused(count: int) -> None:
+    name, value = encode_entry(entry())
+    head = value.removesuffix(encode(KEY, entry().loser))
+    assert decode_entry(name, value) == entry()
+    losers = record(*(version(f"{actor}1") for actor in "ab"[:count]))
+    with pytest.raises(DamagedEntry, match=f"{count} versions"):
+        decode_entry(name, head + encode(KEY, losers))

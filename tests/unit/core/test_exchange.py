@@ -6,7 +6,7 @@ import pytest
 
 from kvnode.core.batch import WriteBatch
 from kvnode.core.bounds import Limits
-from kvnode.core.exchange import PAGE, runs_of, shared
+from kvnode.core.exchange import PAGE, Hashes, Tally, exchange, runs_of, shared
 from kvnode.core.keys import Partition, StorageKey
 from kvnode.core.messages import ReplicaWrite
 from kvnode.core.topology import Keyspace
@@ -405,3 +405,17 @@ def test_trees_that_are_not_known_are_not_compared() -> None:
     two.trees.know(P, {}, WriteBatch())
     settle(sides)
     assert_equal(one, two)
+
+
+def test_what_became_equal_since_the_roots_were_compared_is_complete_at_once() -> None:
+    side = Sides(three_owners(nodes=2))[1]
+    fill(keys_of(0, 5), side)
+    view = shared(side.topology, 1, 2, P)
+    assert view is not None
+    tally = Tally()
+    talk = exchange(side.trees, view, tally, is_patient=True)
+    assert next(talk) == Hashes(())
+    with pytest.raises(StopIteration) as end:
+        talk.send(tuple(side.trees.groups(P, view.least_n)))
+    assert end.value.value is True
+    assert (tally.differing, tally.mended) == (0, 0)

@@ -257,3 +257,10 @@ def test_runs_that_cannot_be_are_refused(runs: list[tuple[int, int]]) -> None:
     floors._above[(P, 1)] = runs
     with pytest.raises(BadReport):
         Seen.decode(floors.report(P))
+
+
+def test_a_report_of_more_runs_than_are_kept_is_refused() -> None:
+    floors = having_seen("a1")
+    floors._above[(P, 1)] = [(each, each) for each in range(3, 6 + 2 * SEEN_INTERVALS_MAX, 2)]
+    with pytest.raises(BadReport, match="a report of"):
+        Seen.decode(floors.report(P))

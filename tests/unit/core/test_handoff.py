@@ -683,3 +683,15 @@ def test_in_a_hurry_entries_of_an_absent_owner_are_not_asked_about_more_often() 
     keeper.wait()
     keeper.turn(lambda handoff, out: handoff.hurry())
     assert keeper.scans == []
+
+
+def test_what_is_under_way_to_others_goes_on_when_an_owner_is_lost() -> None:
+    keeper = Keeper(up=(1, 2, 3))
+    keeper.keep(owner=2)
+    keeper.keep(owner=3)
+    keeper.wait()
+    sent = dict(keeper.take_writes())
+    keeper.down(2)
+    assert keeper.handoff.under_way == 1
+    keeper.hear(3, sent[3].id)
+    assert list(keeper.store) == [hint_key(2, KEY)]

@@ -1062,3 +1062,12 @@ def test_a_session_that_no_floor_covers_either_fails() -> None:
         for node in (1, 2, 3):
             read.hear(node, EMPTY)
     assert read.fx.failure.code is ErrorCode.UNAVAILABLE
+
+
+def test_an_owner_that_falls_silent_while_all_are_asked_is_not_replaced() -> None:
+    read = Reading(stand_ins=(4,))
+    read.hear(1, OLD)
+    read.hear(2, RIVAL)
+    assert read.op.phase is Phase.VOTING
+    read.fall_silent(3)
+    assert read.fx.asked == [1, 2, 3]

@@ -10,7 +10,7 @@ from kvnode.core.keys import Partition, StorageKey
 from kvnode.core.messages import Instant, Outbox, PeerMessage, Scan
 from kvnode.core.runs import RUN_ID, Begun, Runs
 from kvnode.core.topology import Keyspace, Member, NodeId, Topology
-from kvnode.core.trees import Trees
+from kvnode.core.trees import GROUP_LEAVES, Trees
 from tests.support.sides import Side, Sides, three_owners
 
 
@@ -32,7 +32,7 @@ class Ended:
 
     def __init__(self) -> None:
         topology = many_partitions()
-        side = Side(1, topology, Limits())
+        side = self.side = Side(1, topology, Limits())
         holdings = side.holdings._replace(trees=Trees(5, {"default": 3}))
         self.complete: dict[Partition, bool] = {}
         self.scans: list[Scan] = []
@@ -184,3 +184,57 @@ def test_after_their_pauses_eight_run_again_at_a_time() -> None:
     ended.runs.on_tell(2, tell, Instant(wake), Outbox())
     assert len(ended.complete) == 1
     assert len(ended.time(GRACE_US + 1)) == 1
+
+
+# ---- what cannot go on --------------------------------------------------------------------------
+
+
+def test_what_nobody_waits_for_is_ignored() -> None:
+    ended = Ended()
+    asks = ended.time(0)
+    out = Outbox()
+    ended.runs.on_tell(2, TellHashes(RUN_ID | 999, True, ()), Instant(1), out)
+    ended.runs.on_tell(3, TellHashes(asks[0].id, True, (1, 2, 3)), Instant(1), out)
+    ended.runs.on_scanned(RUN_ID | 999, [], Instant(1), out)
+    ended.runs.on_scanned(asks[0].id, [], Instant(1), out)  # it waits for the peer, not for a scan
+    assert (ended.complete, out.peers, out.scans) == ({}, {}, [])
+
+
+def test_a_range_that_cannot_be_read_here_breaks_it_off() -> None:
+    ended = Ended()
+    ask = ended.time(0)[0]
+    out = Outbox()
+    ended.runs.on_tell(2, TellHashes(ask.id, True, (1, *(0 for _ in range(31)))), Instant(1), out)
+    (leaves,) = out.peers[2]
+    hashes = (1, *(0 for _ in range(GROUP_LEAVES - 1)))
+    ended.runs.on_tell(2, TellHashes(leaves.id, True, hashes), Instant(2), out)
+    (scan,) = out.scans
+    ended.runs.on_scanned(scan.id, None, Instant(3), out)
+    assert ended.complete == {Partition(0): False}
+
+
+def test_what_waits_for_its_turn_wakes_at_once_while_there_is_room() -> None:
+    ended = Ended()
+    assert ended.runs.next_wake() == 0
+    ended.time(0)
+    wake = ended.runs.next_wake()
+    assert wake is not None
+    assert wake > 0
+
+
+def test_what_came_into_doubt_while_it_waited_is_never_begun() -> None:
+    ended = Ended()
+    ended.side.proving.doubt([Partition(0)])
+    asks = ended.time(0)
+    assert len(asks) == 8
+    assert ended.complete == {Partition(0): False}
+
+
+def test_what_came_into_doubt_while_it_was_compared_is_broken_off_at_the_next_answer() -> None:
+    ended = Ended()
+    ask = ended.time(0)[0]
+    ended.side.proving.doubt([Partition(0)])
+    out = Outbox()
+    ended.runs.on_tell(2, TellHashes(ask.id, True, tuple(range(32))), Instant(1), out)
+    assert ended.complete == {Partition(0): False}
+    assert out.peers == {}

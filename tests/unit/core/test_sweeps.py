@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from kvnode.core.bounds import Limits
+from kvnode.core.conversations import AskRoots, RootAnswer, TellRoots, Verdict
 from kvnode.core.keys import Partition
 from kvnode.core.messages import Instant, Outbox
-from kvnode.core.sweeps import SWEEP_ID
-from tests.support.sides import Sides, keys_of, three_owners
+from kvnode.core.sweeps import SWEEP_ID, Sweeps
+from kvnode.core.trees import Trees
+from tests.support.sides import Side, Sides, keys_of, three_owners
 from tests.unit.core.builders import dot, record, version
 
 P = Partition(0)
@@ -159,3 +161,74 @@ def test_what_a_peer_has_seen_is_heard_also_where_an_exchange_is_never_complete(
     sides.run(8)
     assert sides[1].sweeps.progress.line(2, P).completed == 0
     assert sides[1].heard[2, P].report == sides[2].floors.report(P)
+
+
+# ---- answers ------------------------------------------------------------------------------------
+
+
+class Asking:
+    """Node 1, which compares 64 partitions with node 2; what it asks is answered by hand."""
+
+    def __init__(self) -> None:
+        topology = three_owners(nodes=2, bits=6)
+        self.side = Side(1, topology, Limits())
+        holdings = self.side.holdings._replace(trees=Trees(6, {"default": 3}))
+        self.sweeps = Sweeps(holdings, self.side.mender, Limits(), lambda *_: None)
+        self.now = Instant(0)
+        self.sweeps.on_up(2, self.now)
+        self.sweeps.kick(self.now)
+
+    def asks(self) -> list[AskRoots]:
+        out = Outbox()
+        self.sweeps.on_time(self.now, out)
+        return [each for each in out.held_peers.get(2, []) if isinstance(each, AskRoots)]
+
+    def tell(self, ask: AskRoots, *answers: RootAnswer) -> Outbox:
+        out = Outbox()
+        self.sweeps.on_tell(2, TellRoots(ask.id, answers), self.now, out)
+        return out
+
+
+def answer(
+    verdict: Verdict = Verdict.SAME, partition: Partition = P, report: bytes = b""
+) -> RootAnswer:
+    return RootAnswer(partition, verdict, is_proven=True, report=report)
+
+
+def test_a_sweep_of_more_partitions_than_go_at_once_goes_on_without_a_pause() -> None:
+    asking = Asking()
+    (first,) = asking.asks()
+    assert asking.asks() == []  # one at a time
+    asking.tell(first)
+    (second,) = asking.asks()
+    asking.tell(second)
+    assert asking.asks() == []
+    partitions = [line.partition for ask in (first, second) for line in ask.lines]
+    assert partitions == list(range(64))
+
+
+def test_answers_of_partitions_that_were_not_asked_for_are_ignored() -> None:
+    asking = Asking()
+    (ask,) = asking.asks()
+    asking.tell(ask, answer(partition=Partition(63)), answer(), answer())
+    told = {partition: line.completed for _, partition, line in asking.sweeps.progress}
+    assert told == {P: 1}
+
+
+def test_what_came_into_doubt_since_it_was_asked_about_is_not_completed() -> None:
+    asking = Asking()
+    (ask,) = asking.asks()
+    asking.side.proving.doubt([P])
+    asking.tell(ask, answer())
+    assert asking.sweeps.progress.line(2, P).completed == 0
+    assert not asking.side.proving.is_proven(P)
+
+
+def test_a_report_that_cannot_be_is_no_completion_and_changes_nothing() -> None:
+    asking = Asking()
+    (ask,) = asking.asks()
+    out = asking.tell(ask, answer(Verdict.FLOORS, report=b"nonsense"))
+    line = asking.sweeps.progress.line(2, P)
+    assert (line.completed, line.refused) == (0, 1)
+    assert asking.side.floors.report(P) == b""
+    assert out.held_peers == {}

@@ -295,3 +295,15 @@ def test_a_broken_invariant_is_noticed() -> None:
     trees._roots[next(iter(trees._roots))] ^= 1
     with pytest.raises(AssertionError):
         trees.check()
+
+
+@pytest.mark.parametrize("count", [0, 1, LEAVES // 2 - 1, LEAVES // 2, LEAVES])
+def test_trees_come_back_as_they_were_however_many_leaves_are_in_use(count: int) -> None:
+    disk: dict[bytes, bytes] = {}
+    trees, batch, place = holding("x"), WriteBatch(), partition(key_of("x"))
+    keep(disk, saved(trees))
+    trees.doubt(place)
+    trees.know(place, {3: [at + 1 if at < count else 0 for at in range(LEAVES)]}, batch)
+    keep(disk, {name: value for _, name, value in batch.changes})
+    assert view(reloaded(disk)) == view(trees)
+    assert trees.leaves(place, 3, 0, LEAVES).count(0) == LEAVES - count

@@ -221,3 +221,32 @@ def test_all_that_was_brought_back_must_be_merged() -> None:
     assert op.on_merged() is None
     assert op.on_merged() is None
     assert op.on_merged() == PutResult(8, b"", (1, 2, 3), 0)
+
+
+def replaced(**request: Any) -> WriteOp:
+    """Return a retry of a write that was superseded before it came: the coordinator spreads what
+    replaced it."""
+    newer = record(version("b4", ms=9), seen=context("a1", "b4"))
+    return WriteOp(
+        put(w=2, **request),
+        ReplicaWrite(8, KEY, encode(KEY, newer), at(5_000_000), WriteKind.REPAIR, 0),
+        newer.versions[0],
+        newer,
+        origin=0,
+        owners=OWNERS,
+        started_us=NOW,
+    )
+
+
+def test_a_retry_of_what_was_superseded_has_seen_no_more_than_it_came_with() -> None:
+    op = replaced(seen=context("c2"))
+    op.on_ack(1, None, at(1))
+    op.on_ack(2, record(version("c7", ms=12), seen=context("b4", "c7")), at(2))
+    assert op.result_context() == context("c2")
+
+
+def test_a_retry_of_what_was_superseded_has_no_rivals() -> None:
+    op = replaced()
+    assert op.on_ack(1, None, at(1)) is None
+    result = op.on_ack(2, record(version("c7", ms=12), seen=context("b4", "c7")), at(2))
+    assert result == PutResult(8, b"", (1, 2), 0)

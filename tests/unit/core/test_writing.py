@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kvnode.core.bounds import Limits
+from kvnode.core.bounds import SIBLINGS_MAX, Limits
 from kvnode.core.coordinator import Coordinator
 from kvnode.core.floors import Floors
 from kvnode.core.hints import Hints, decode_hint, hint_key
@@ -594,3 +594,30 @@ def test_a_write_that_is_woken_before_its_deadline_asks_to_be_woken_again() -> N
     due = ops.wheel.next_due()
     assert due is not None
     assert at(2 * SECOND_US) < due <= op.request.deadline_us
+
+
+def test_a_write_that_too_few_could_hold_is_not_kept_here_in_an_owners_place() -> None:
+    desk = Desk(THEIRS, away=range(2, 7))
+    desk.put(w=2)
+    assert desk.failure.message == "1 of 2 owners can be reached"
+    assert desk.failure.outcome is Outcome.NOT_APPLIED
+    assert not any(desk.kept.values())
+
+
+def test_one_sibling_too_many_is_refused_by_a_stand_in_with_what_to_do() -> None:
+    desk = Desk(THEIRS, away=ring(THEIRS)[:3])
+    for count in range(SIBLINGS_MAX):
+        desk.put(write_id=b"%016d" % count, is_explicit=True)
+        assert desk.answers == []
+    kept = dict(desk.kept)
+    desk.put(is_explicit=True)
+    assert desk.failure.code is ErrorCode.INVALID_REQUEST
+    assert "read the key and merge first" in desk.failure.message
+    assert desk.kept == kept
+
+
+def test_a_strict_write_whose_owners_are_all_suspected_is_sent_on_to_one_of_them() -> None:
+    desk = Desk(THEIRS, silent=ring(THEIRS)[:3])
+    desk.put(keyspace=STRICT)
+    assert list(desk.passed_on) == desk.owners[:1]
+    assert desk.answers == []

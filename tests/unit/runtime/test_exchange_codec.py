@@ -27,6 +27,7 @@ from kvnode.runtime.exchange_codec import (
     encode_tells,
     payload,
 )
+from kvnode.runtime.peer_codec import BadFrame
 from kvproto import peer_pb2
 from tests.unit.runtime.test_peer_codec import codec, sent
 
@@ -135,3 +136,20 @@ def test_the_payload_is_about_what_it_takes(message: Ask | Tell) -> None:
     frame = sent(message)
     empty = len(sent().SerializeToString())
     assert len(frame.SerializeToString()) - empty <= payload(message) + 64
+
+
+def test_more_rows_than_a_list_may_have_are_refused() -> None:
+    columns = peer_pb2.ExchangeTells()
+    columns.keys.add(id=1, known=True, key=[KEYS[0]] * 65_537, hash=[0] * 65_537)
+    with pytest.raises(BadExchange):
+        decode_tells(columns)
+
+
+def test_a_frame_whose_exchanges_are_spoilt_is_a_bad_frame() -> None:
+    frame = sent(*ASKS, *TELLS)
+    frame.exchange_asks.roots[0].floors.append(3)
+    frame.exchange_tells.roots[0].verdict[0] = 9
+    with pytest.raises(BadFrame, match="asks: "):
+        codec().asks(2, frame)
+    with pytest.raises(BadFrame, match="tells: "):
+        codec().tells(2, frame)

@@ -70,3 +70,17 @@ def test_no_log_or_an_empty_one_is_not_torn(path: Path) -> None:
     assert torn_end(path) is None
     (path / "000004.log").touch()
     assert torn_end(path) is None
+
+
+def test_fragments_of_one_record_are_dropped_together_also_within_a_block(path: Path) -> None:
+    def fragment(kind: int) -> bytes:
+        return bytes(4) + (5).to_bytes(2, "little") + bytes([kind]) + b"value"
+
+    whole, first, last = fragment(1), fragment(2), fragment(4)
+    path.mkdir()
+    log = path / "000004.log"
+    log.write_bytes(whole + first + last)
+    assert torn_end(path) is None
+    for cut in range(1, len(last) + 1):
+        log.write_bytes((whole + first + last)[:-cut])
+        assert torn_end(path) == Torn(log.name, len(first + last) - cut)
