@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.soak import branches
 from tests.support import figures
 from tests.support.scale import SHARE, VARIABLE
 from tests.support.seeds import tree_seed
@@ -35,6 +36,8 @@ class Job:
     runs: int = 1
     """How many times, each with a seed of its own."""
     settings: dict[str, str] = field(default_factory=dict)
+    is_measured: bool = False
+    """Whether the branches that it takes are counted (tests/soak/branches.py)."""
 
 
 def _rolling(name: str, kind: str) -> Job:
@@ -74,6 +77,8 @@ JOBS = (
     Job("vote rules and restamping", (
         "tests/property/test_vote_rules.py", "tests/property/test_restamping.py",
     )),
+    # Once, with CI's figures: a branch is taken or it is not.
+    Job("branches", branches.TESTS, settings={VARIABLE: "0"}, is_measured=True),
     Job("laws", ("tests/property",), runs=3, settings={"KVNODE_PROFILE": "thorough"}),
 )  # fmt: skip
 
@@ -96,23 +101,35 @@ class Result:
 def run(job: Job, seed: int) -> Result:
     """Run a job once."""
     began = time.monotonic()
-    with tempfile.NamedTemporaryFile("r", encoding="utf-8") as told:
-        given = {VARIABLE: "1", "KVNODE_SEED": str(seed), figures.VARIABLE: told.name}
+    with tempfile.TemporaryDirectory() as folder:
+        told, data = Path(folder) / "figures", Path(folder) / "branches"
+        given = {VARIABLE: "1", "KVNODE_SEED": str(seed), figures.VARIABLE: str(told)}
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", f"--timeout={TIMEOUT_S}", *job.tests],
+            _command(job, data),
             cwd=ROOT,
             env={**os.environ, **given, **job.settings},
             capture_output=True,
             text=True,
             check=False,
         )
-        lines_told = tuple(told.read().splitlines())
+        lines_told = told.read_text(encoding="utf-8").splitlines() if told.exists() else []
+        is_enough = True
+        if job.is_measured and data.exists():
+            shares, is_enough = branches.judge(branches.measured(data, ROOT))
+            lines_told += shares
     if done.returncode:
         print(done.stdout[-20_000:], done.stderr[-5_000:], sep="\n")
     lines = [line for line in done.stdout.splitlines() if line.strip()]
     said = lines[-1].strip("= ") if lines else "nothing was said"
-    said = said if done.returncode == 0 else f"FAILED: {said}"
-    return Result(said, time.monotonic() - began, lines_told)
+    said = said if done.returncode == 0 and is_enough else f"FAILED: {said}"
+    return Result(said, time.monotonic() - began, tuple(lines_told))
+
+
+def _command(job: Job, data: Path) -> list[str]:
+    tests = (f"--timeout={TIMEOUT_S}", *job.tests)
+    if job.is_measured:
+        return branches.command(tests, data)
+    return [sys.executable, "-m", "pytest", "-q", *tests]
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.soak import __main__ as soak
+from tests.soak import branches
 from tests.support.scale import SHARE
 
 GOOD = "def test_it() -> None:\n    import os\n    assert os.environ['KVNODE_SOAK'] == '1'\n"
@@ -88,3 +90,52 @@ def test_every_job_names_tests_that_exist() -> None:
         assert (soak.ROOT / path).exists(), test
         if name:
             assert f"def {name.partition('[')[0]}(" in (soak.ROOT / path).read_text(), test
+
+
+# ---- branches -----------------------------------------------------------------------------------
+
+MEASURED = """
+from kvnode.core.versions import Record, covers, find
+from tests.unit.core.builders import context, dot, record, version
+def test_it() -> None:
+    assert covers(context("a2"), dot("a1"))
+    assert find(record(version("a1")), dot("b1")) is None
+"""
+
+
+def test_a_measured_job_tells_the_branches_it_took_and_fails_if_they_are_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(branches, "PARTS", {"versions": ("versions",)})
+    few = replace(job(tmp_path, MEASURED), is_measured=True)
+    result = soak.run(few, 1)
+    assert result.said.startswith("FAILED: 1 passed")
+    (line,) = result.told
+    assert line.startswith("FAILED: branches of versions: ")
+    assert "->" in line
+    monkeypatch.setattr(branches, "LEAST", 1.0)
+    assert soak.run(few, 1).said.startswith("1 passed")
+
+
+def test_branches_are_summed_part_by_part() -> None:
+    def module(taken: int, there: int, *left: tuple[int, int]) -> dict[str, object]:
+        summary = {"covered_branches": taken, "num_branches": there}
+        return {"summary": summary, "missing_branches": left}
+
+    told = {f"kvnode/core/{name}.py": module(50, 50) for name in ("write", "operations")}
+    told["kvnode/core/writing.py"] = module(98, 100, (7, 9), (8, -1))
+    lines, is_good = branches.judge({"files": told})
+    (line,) = [line for line in lines if "of write:" in line]
+    assert line == "branches of write: 198 of 200, 99.0 %; not taken: writing 7->9 8->-1"
+    assert not is_good  # nothing was told of the other parts
+
+
+def test_a_module_that_was_never_imported_fails_its_part() -> None:
+    lines, is_good = branches.judge({"files": {}})
+    assert not is_good
+    assert len(lines) == len(branches.PARTS)
+    assert all(line.startswith("FAILED: ") and "never imported" in line for line in lines)
+
+
+def test_every_module_that_is_measured_exists() -> None:
+    assert [name for name in branches.files() if not (soak.ROOT / name).exists()] == []
