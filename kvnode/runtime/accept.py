@@ -244,12 +244,11 @@ class PeerService:
 
     async def _final_refusal(self, member: Member, hello: peer_pb2.Hello) -> str:
         """Return why a claimant must go for good, if another life holds its identity."""
-        known = self.identity.known_life(hello.node)
-        if member.number == self.identity.number or hello.incarnation == known.incarnation:
+        if member.number == self.identity.number:
             return ""
-        why = claims.judge(hello.node, known, hello)
-        is_move = claims.is_elsewhere(hello.place, known.place)
-        if not why and not is_move and not self._others(member.number, hello):
+        known, others = self.identity.known_life(hello.node), self._others(member.number, hello)
+        why = claims.question(hello.node, known, hello, is_beside=bool(others))
+        if why is None:
             return ""
         address = self._overrides.get(member.id, member.address)
         alive = await self._who_answers(address, member.id)

@@ -104,6 +104,25 @@ def judge(node: str, known: Life, hello: peer_pb2.Hello) -> str:
     )
 
 
+def question(node: str, known: Life, hello: peer_pb2.Hello, *, is_beside: bool) -> str | None:
+    """Say whether it is to be asked who answers at a claimant's address.
+
+    Args:
+        node: whose identity is claimed.
+        known: its newest life that is remembered.
+        hello: of the claimant.
+        is_beside: another life of it is linked here.
+
+    Returns:
+        None: there is no need, let it in. Else why it must go if nobody answers; empty: it may
+        come in then.
+    """
+    if hello.incarnation == known.incarnation:
+        return None
+    why = judge(node, known, hello)
+    return why if why or is_beside or is_elsewhere(hello.place, known.place) else None
+
+
 def refuse_beside(node: str, known: Life, alive: int, address: str) -> str:
     """Return what a claimant is told while `alive` answers at the node's address."""
     where = f" at {_words(known.place)}" if known.incarnation == alive and known.place else ""

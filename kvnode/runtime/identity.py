@@ -11,19 +11,21 @@ Tests: tests/unit/runtime/test_identity.py. Source: design, sections 2.2 and 2.4
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import struct
 from collections.abc import Callable
+from typing import Protocol, TypeAlias
 
 from kvnode.core.batch import Family, WriteBatch
 from kvnode.core.hlc import Timestamp
-from kvnode.core.messages import TopologyChanged
+from kvnode.core.messages import Event, TopologyChanged
 from kvnode.core.node import Node
 from kvnode.core.topology import NodeId, Topology
 from kvnode.runtime.claims import NOBODY, Life, claim_of, unpack
+from kvnode.runtime.clock import wall_ms as this_wall_ms
 from kvnode.runtime.peer_codec import BadFrame, Header
 from kvnode.runtime.proof import note_doubt
-from kvnode.runtime.pump import Pump, wall_ms
 from kvnode.runtime.settings import ServeError
 from kvnode.runtime.topology_codec import decode_topology, encode_topology
 from kvnode.storage.port import (
@@ -44,6 +46,24 @@ _PEER_START = b"peer-start/"
 TOPOLOGY = b"topology"
 _RETRY_S = 0.05
 
+Later: TypeAlias = Callable[[float, Callable[[], None]], object]
+"""Does something after so many seconds."""
+
+
+def on_loop(delay_s: float, act: Callable[[], None]) -> object:
+    """Do something later on the running loop."""
+    return asyncio.get_running_loop().call_later(delay_s, act)
+
+
+class Turns(Protocol):
+    """What runs the node's turns (kvnode.runtime.pump)."""
+
+    def submit(self, event: Event) -> None:
+        """Have the next turn take this event."""
+
+    def fail(self, exc: BaseException) -> None:
+        """End the node, loudly."""
+
 
 class Identity:
     """This node's name, number, incarnation and start number."""
@@ -57,21 +77,25 @@ class Identity:
         *,
         place: str = "",
         is_restored: bool = False,
+        wall_ms: Callable[[], int] = this_wall_ms,
+        later: Later = on_loop,
     ) -> None:
         """Make it known; `begin_life` makes it durable. `place` is as kvnode.runtime.claims says.
 
         With `is_restored` its operator vouches that the life known at another place is over.
         """
+        self._wall_ms = wall_ms
+        self._later = later
         self.id = node_id
         self.number = node.number
         self.incarnation = incarnation
         self.place = place
-        self.claimed_ms = wall_ms()
+        self.claimed_ms = self._wall_ms()
         self._is_restored = is_restored
         self.start_number = 0
         self.follow: Callable[[], None] = lambda: None
         """Called when a newer topology is in force."""
-        self.pump: Pump | None = None
+        self.pump: Turns | None = None
         self._node = node
         self._engine = engine
         self._peers: dict[str, Life] = {}
@@ -107,7 +131,7 @@ class Identity:
             start_number=self.start_number,
             known_start=known.start,
             known_incarnation=known.incarnation,
-            wall_ms=wall_ms(),
+            wall_ms=self._wall_ms(),
             place=self.place,
             claimed_ms=self.claimed_ms,
             restored=self._is_restored,
@@ -151,11 +175,11 @@ class Identity:
     def header(self) -> Header:
         """Return what the next frame says of this node."""
         topology = self._node.topology
-        return Header(topology.cluster_id, topology.epoch, self._node.clock.read(wall_ms()))
+        return Header(topology.cluster_id, topology.epoch, self._node.clock.read(self._wall_ms()))
 
     def take(self, frame: peer_pb2.PeerFrame) -> None:
         """Take note of the clock, and of the topology, that a frame brings. Raises: BadFrame."""
-        self._node.clock.observe(Timestamp(frame.hlc), wall_ms())
+        self._node.clock.observe(Timestamp(frame.hlc), self._wall_ms())
         if frame.HasField("topology") and frame.topology.epoch > self._node.topology.epoch:
             try:
                 self.install(frame.topology)
@@ -215,4 +239,4 @@ class Identity:
         try:
             self._engine.write(batch)
         except (StorageStalled, StorageFull):
-            asyncio.get_running_loop().call_later(_RETRY_S, self._write, batch)
+            self._later(_RETRY_S, functools.partial(self._write, batch))

@@ -12,11 +12,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 from kvnode.core.batch import Family, WriteBatch
 from kvnode.core.proving import UNPROVEN
 from kvnode.core.topology import Durability, Topology
-from kvnode.storage.folder import DataFolder
 from kvnode.storage.port import Engine, ReadFailure
 
 log = logging.getLogger(__name__)
@@ -27,16 +27,32 @@ _SCAN = 4_096
 _ALL = b""
 
 
-def judge(
-    engine: Engine, folder: DataFolder, topology: Topology, *, boot_id: Path = BOOT_ID
-) -> bytes | None:
-    """Judge a store that has just been opened, durably. Takes the folder's clean-stop marker.
+class Marker(Protocol):
+    """Where a store says that its last stop was clean (kvnode.storage.folder)."""
+
+    def take_clean_stop(self) -> bool:
+        """Return whether it was, and forget it, durably."""
+        ...
+
+
+def this_boot(boot_id: Path = BOOT_ID) -> bytes:
+    """Return what names the time since this machine was started; empty if nothing does."""
+    return boot_id.read_bytes() if boot_id.exists() else b""
+
+
+def judge(engine: Engine, marker: Marker, topology: Topology, *, boot: bytes) -> bytes | None:
+    """Judge a store that has just been opened, durably. Takes the marker of its clean stop.
+
+    Args:
+        engine: the store.
+        marker: of the same store.
+        topology: in force, for what its keyspaces promise.
+        boot: `this_boot`.
 
     Returns:
         What `Proving.load` takes: none if nothing is in doubt, b"" if all partitions are.
     """
-    was_clean = folder.take_clean_stop()
-    boot = boot_id.read_bytes() if boot_id.exists() else b""
+    was_clean = marker.take_clean_stop()
     before, doubt = engine.multi_get(Family.META, [_BOOT, UNPROVEN])
     fsync = all(keyspace.durability is Durability.FSYNC for keyspace in topology.keyspaces)
     # Nothing noted before: a first start.

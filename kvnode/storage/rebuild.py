@@ -31,6 +31,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from kvnode.core.batch import Family, WriteBatch
 from kvnode.core.keys import StorageKey
@@ -39,7 +40,7 @@ from kvnode.core.resolve import is_conflict
 from kvnode.core.shelf import note_grave
 from kvnode.storage.durable import remove_file, sync_folder, write_file
 from kvnode.storage.engine import known_damage, note_damage
-from kvnode.storage.port import StorageDamaged, StorageStalled
+from kvnode.storage.port import StorageDamaged, StorageError, StorageStalled
 from kvnode.storage.rocks import RocksStore, Tuning
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,16 @@ class Salvage:
             f"{self.kept} entries kept, {self.damaged} damaged records dropped, "
             f"{self.gaps} unreadable stretches"
         )
+
+
+class Source(Protocol):
+    """A store some of which may not read."""
+
+    def scan_what_reads(
+        self, family: Family, start: bytes, end: bytes | None, limit: int
+    ) -> tuple[list[tuple[bytes, bytes]], StorageError | None]:
+        """Return the pairs up to the first that cannot be read, and why it cannot."""
+        ...
 
 
 def old_store(store: Path) -> Path:
@@ -163,7 +174,7 @@ def _fill(store: Path, new: Path, tuning: Tuning) -> Salvage:
         if source is None:
             salvage.is_empty = True
         else:
-            _copy(source, target, salvage)
+            copy_what_reads(source, lambda batch: _write(target, batch), salvage)
         target.sync()
     finally:
         target.close()
@@ -185,7 +196,8 @@ def _open_damaged(store: Path, tuning: Tuning) -> RocksStore | None:
         return None
 
 
-def _copy(source: RocksStore, target: RocksStore, salvage: Salvage) -> None:
+def copy_what_reads(source: Source, write: Callable[[WriteBatch], None], salvage: Salvage) -> None:
+    """Write what is worth keeping of a damaged store, and count it."""
     batch = WriteBatch()
     size, told = 0, time.monotonic()
     for family in _COPIED:
@@ -197,12 +209,12 @@ def _copy(source: RocksStore, target: RocksStore, salvage: Salvage) -> None:
             salvage.kept += 1
             size += len(key) + len(value)
             if size > _BATCH_BYTES:
-                _write(target, batch)
+                write(batch)
                 batch, size = WriteBatch(), 0
             if time.monotonic() - told > _TELL_EVERY_S:
                 told = time.monotonic()
                 log.info("rebuilding kept=%d", salvage.kept)
-    _write(target, batch)
+    write(batch)
 
 
 def _index(batch: WriteBatch, name: bytes, value: bytes) -> bool:
@@ -228,7 +240,7 @@ def _write(target: RocksStore, batch: WriteBatch) -> None:
             return
 
 
-def readable(source: RocksStore, family: Family, salvage: Salvage) -> Iterator[tuple[bytes, bytes]]:
+def readable(source: Source, family: Family, salvage: Salvage) -> Iterator[tuple[bytes, bytes]]:
     """Walk all pairs of a family that can be read, in order, around those that cannot."""
     start, gaps = b"", 0
     while True:
@@ -247,7 +259,7 @@ def readable(source: RocksStore, family: Family, salvage: Salvage) -> Iterator[t
         start = after
 
 
-def _reads_at(source: RocksStore, family: Family, start: bytes) -> bool:
+def _reads_at(source: Source, family: Family, start: bytes) -> bool:
     pairs, error = source.scan_what_reads(family, start, None, 1)
     return bool(pairs) or error is None
 

@@ -149,7 +149,7 @@ def test_a_refused_life_gives_its_start_number_back_and_ends_the_node() -> None:
     engine = MemoryEngine()
     for life in (11, 12, 13, 14):
         identity, pump = start(engine, life), Submitted()
-        identity.pump = pump  # type: ignore[assignment]
+        identity.pump = pump
         assert identity.start_number == 1
         identity.on_refused_for_good("n1 is held by another")
         assert [str(exc) for exc in pump.failures] == ["n1 is held by another"]
@@ -161,7 +161,7 @@ def test_a_refused_life_gives_its_start_number_back_and_ends_the_node() -> None:
 def test_a_refused_life_that_cannot_give_its_number_back_says_so() -> None:
     engine, pump = MemoryEngine(), Submitted()
     identity = start(engine)
-    identity.pump = pump  # type: ignore[assignment]
+    identity.pump = pump
     engine.faults.is_full = True
     identity.on_refused_for_good("no")
     assert "its start number stays 1" in str(pump.failures[0])
@@ -218,7 +218,7 @@ def test_a_newer_topology_is_durable_then_in_force_and_followed() -> None:
     engine, pump = MemoryEngine(), Submitted()
     identity = start(engine)
     followed: list[int] = []
-    identity.pump = pump  # type: ignore[assignment]
+    identity.pump = pump
     identity.follow = lambda: followed.append(identity.topology.epoch)
     identity.take(framed(encode_topology(newer(2)), identity))
     assert identity.topology == newer(2)

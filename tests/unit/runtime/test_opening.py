@@ -10,8 +10,9 @@ from kvnode.core.batch import Family, WriteBatch
 from kvnode.core.keys import encode_key
 from kvnode.core.trees import trees_of
 from kvnode.runtime import config
+from kvnode.runtime.beginning import _known_topology
 from kvnode.runtime.birth import create, load
-from kvnode.runtime.opening import Opened, _known_topology, open_node
+from kvnode.runtime.opening import Opened, open_node
 from kvnode.storage.engine import note_damage, open_engine
 from kvnode.storage.folder import DataFolder
 from kvnode.storage.memory import MemoryEngine

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kvnode.core.batch import Family, WriteBatch
-from kvnode.runtime.proof import judge, note_doubt, scan_all
+from kvnode.runtime.proof import judge, note_doubt, scan_all, this_boot
 from kvnode.storage.folder import DataFolder
 from kvnode.storage.memory import MemoryEngine
 from tests.unit.core.builders import DEFAULT, PERIODIC, topology
@@ -28,7 +28,7 @@ class Store:
             self.folder.mark_clean_stop()
         keyspaces = [DEFAULT, PERIODIC] if periodic else [DEFAULT]
         cluster = topology(keyspaces=keyspaces)
-        return judge(self.engine, self.folder, cluster, boot_id=self.boot_id) is None
+        return judge(self.engine, self.folder, cluster, boot=this_boot(self.boot_id)) is None
 
 
 @pytest.fixture
@@ -65,9 +65,8 @@ def test_a_crash_of_the_machine_is_a_doubt_under_periodic(store: Store) -> None:
 def test_a_machine_that_does_not_name_its_boots_is_taken_to_have_crashed(store: Store) -> None:
     store.boot_id = store.boot_id.parent / "missing" / "boot_id"
     store.boot_id.parent.mkdir()
-    first, second = (
-        judge(store.engine, store.folder, topology(), boot_id=store.boot_id) for _ in range(2)
-    )
+    boot = this_boot(store.boot_id)
+    first, second = (judge(store.engine, store.folder, topology(), boot=boot) for _ in range(2))
     assert first is None
     assert second == b""
 
