@@ -33,6 +33,25 @@ from kvproto import kv_pb2
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Who begins, and where."""
+
+    node_id: str
+    """A member's."""
+    incarnation: int
+    """Fresh, 64 bits at most, not 0."""
+    limits: Limits
+    cluster_key: bytes
+    """Seals contexts."""
+    boot: bytes
+    """As kvnode.runtime.proof says."""
+    place: str
+    """As kvnode.runtime.claims says."""
+    is_restored: bool = False
+    """Its operator vouches that the life known at another place is over."""
+
+
 @dataclass(frozen=True, slots=True)
 class Begun:
     """A life that has begun."""
@@ -44,15 +63,9 @@ class Begun:
 def begin_life(
     engine: Engine,
     marker: Marker,
+    start: Start,
     *,
     born: Topology,
-    node_id: str,
-    limits: Limits,
-    cluster_key: bytes,
-    incarnation: int,
-    boot: bytes,
-    place: str,
-    is_restored: bool,
     wall_ms: Callable[[], int] = this_wall_ms,
     later: Later = on_loop,
 ) -> Begun:
@@ -61,14 +74,8 @@ def begin_life(
     Args:
         engine: the store.
         marker: of its last clean stop.
+        start: who begins.
         born: the topology at birth; the store may know a newer one.
-        node_id: a member's.
-        limits: the node's.
-        cluster_key: seals contexts.
-        incarnation: fresh, 64 bits at most, not 0.
-        boot: kvnode.runtime.proof.this_boot.
-        place: where the store is (kvnode.runtime.claims).
-        is_restored: its operator vouches that the life known at another place is over.
         wall_ms: the physical clock.
         later: does something after so many seconds.
 
@@ -76,35 +83,41 @@ def begin_life(
         StorageDamaged: something that must be known cannot be read.
     """
     topology = _known_topology(engine, born)
-    member = topology.member(node_id)
+    node, are_trees_whole = _known_node(engine, topology, start)
+    identity = Identity(
+        node,
+        NodeId(start.node_id),
+        engine,
+        start.incarnation,
+        place=start.place,
+        is_restored=start.is_restored,
+        wall_ms=wall_ms,
+        later=later,
+    )
+    identity.begin_life()
+    mark = judge(engine, marker, topology, boot=start.boot)
+    _admit_doubts(node, engine, mark, are_trees_whole=are_trees_whole)
+    return Begun(node, identity)
+
+
+def _known_node(engine: Engine, topology: Topology, start: Start) -> tuple[Node, bool]:
+    """Return the node that the store tells of, and whether its trees do for all that it holds."""
+    member = topology.member(start.node_id)
     assert member is not None, "the command checked that the node is a member"
-    trees = trees_of(topology)
+    trees, limits = trees_of(topology), start.limits
     are_whole = trees.load(scan_all(engine, Family.TREES)) and not engine.damage
     node = Node(
         number=member.number,
-        actor=incarnation,
+        actor=start.incarnation,
         topology=topology,
         limits=limits,
-        cluster_key=cluster_key,
+        cluster_key=start.cluster_key,
         floors=_known_floors(engine),
         hints=_known_hints(engine, limits.hint_bytes),
         trees=trees,
         conflicts=_known_conflicts(engine, limits.conflict_log_bytes),
     )
-    identity = Identity(
-        node,
-        NodeId(node_id),
-        engine,
-        incarnation,
-        place=place,
-        is_restored=is_restored,
-        wall_ms=wall_ms,
-        later=later,
-    )
-    identity.begin_life()
-    mark = judge(engine, marker, topology, boot=boot)
-    _admit_doubts(node, engine, mark, are_trees_whole=are_whole)
-    return Begun(node, identity)
+    return node, are_whole
 
 
 def _admit_doubts(node: Node, engine: Engine, mark: bytes | None, *, are_trees_whole: bool) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvnode.core.node import Node
-from kvnode.runtime.beginning import begin_life
+from kvnode.runtime.beginning import Start, begin_life
 from kvnode.runtime.birth import Birth
 from kvnode.runtime.claims import place_of
 from kvnode.runtime.config import ClusterConfig, topology_at_birth
@@ -108,18 +108,17 @@ def _begin_life(
     *,
     is_restored: bool,
 ) -> Opened:
-    begun = begin_life(
-        engine,
-        folder,
-        born=topology_at_birth(config, birth.cluster_id),
+    start = Start(
         node_id=node_id,
+        incarnation=incarnation,
         limits=config.limits,
         cluster_key=birth.key,
-        incarnation=incarnation,
         boot=this_boot(),
         place=place_of(folder.path),
         is_restored=is_restored,
     )
+    born = topology_at_birth(config, birth.cluster_id)
+    begun = begin_life(engine, folder, start, born=born)
     if begun.node.replica.is_proven:
         forget_old(folder.store_path)
     return Opened(begun.node, begun.identity, engine)
