@@ -106,7 +106,7 @@ def test_it() -> None:
 def test_a_measured_job_tells_the_branches_it_took_and_fails_if_they_are_few(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(branches, "PARTS", {"versions": ("versions",)})
+    monkeypatch.setattr(branches, "PARTS", {"versions": ("core/versions",)})
     few = replace(job(tmp_path, MEASURED), is_measured=True)
     result = soak.run(few, 1)
     assert result.said.startswith("FAILED: 1 passed")
@@ -126,7 +126,7 @@ def test_branches_are_summed_part_by_part() -> None:
     told["kvnode/core/writing.py"] = module(98, 100, (7, 9), (8, -1))
     lines, is_good = branches.judge({"files": told})
     (line,) = [line for line in lines if "of write:" in line]
-    assert line == "branches of write: 198 of 200, 99.0 %; not taken: writing 7->9 8->-1"
+    assert line == "branches of write: 198 of 200, 99.0 %; not taken: core/writing 7->9 8->-1"
     assert not is_good  # nothing was told of the other parts
 
 
