@@ -11,7 +11,8 @@ Left out: checking a context's MAC (nodes do), and judging whether an answer cov
 
 A context is opaque but for its shape: a format byte (1), how many of the pairs are single dots (2
 bytes), pairs of actor and counter (16 bytes, little endian, single dots last), a MAC of 16 bytes.
-A single dot counts here like a pair: a watermark may ask for more than was seen, never for less.
+What was seen counts a single dot like a pair, and what a context covers counts none: a watermark
+may ask for more than was seen, never for less.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ CONTEXT_HEAD_BYTES = 3
 MAC_BYTES = 16
 TOKEN_FORMAT = 1
 _PAIR = Struct("<QQ")
+_DOTS = Struct("<H")
 _HEAD = Struct("<B16sBII")  # format, cluster, partition bits, entries, watermarks
 _ENTRY = Struct("<HHII")  # lengths: keyspace, key, context, pairs beside it
 _MARK = Struct("<II")  # partition, length
@@ -49,11 +51,35 @@ class _Entry(NamedTuple):
 
 
 def pairs_of(context: bytes) -> Pairs | None:
-    """Return actor to counter of a context, or None if its format is unknown."""
+    """Return actor to highest counter of a context, or None if its format is unknown."""
     body = len(context) - CONTEXT_HEAD_BYTES - MAC_BYTES
     if body < 0 or body % _PAIR.size or context[0] != CONTEXT_FORMAT:
         return None
-    return dict(_PAIR.iter_unpack(context[CONTEXT_HEAD_BYTES:-MAC_BYTES]))
+    highest: Pairs = {}
+    for actor, counter in _PAIR.iter_unpack(context[CONTEXT_HEAD_BYTES:-MAC_BYTES]):
+        highest[actor] = max(counter, highest.get(actor, 0))
+    return highest
+
+
+def seen_in(context: bytes) -> tuple[Pairs, frozenset[tuple[int, int]]]:
+    """Return actor to the counter up to which a context covers all, and its single dots."""
+    if pairs_of(context) is None:
+        return {}, frozenset()
+    (dots,) = _DOTS.unpack_from(context, 1)
+    pairs = list(_PAIR.iter_unpack(context[CONTEXT_HEAD_BYTES:-MAC_BYTES]))
+    end = max(0, len(pairs) - dots)
+    return dict(pairs[:end]), frozenset(pairs[end:])
+
+
+def lacking(context: bytes, other: bytes) -> Pairs:
+    """Return the pairs that are to be asked for where only `other` is known to be covered."""
+    upto, dots = seen_in(context)
+    other_upto, other_dots = seen_in(other)
+    missing = _beyond(upto.items(), other_upto)
+    for actor, counter in sorted(dots - other_dots):
+        if other_upto.get(actor, 0) < counter:
+            missing[actor] = max(counter, missing.get(actor, 0))
+    return missing
 
 
 def pack_pairs(pairs: Iterable[tuple[int, int]]) -> bytes:
@@ -61,7 +87,7 @@ def pack_pairs(pairs: Iterable[tuple[int, int]]) -> bytes:
     return b"".join(_PAIR.pack(actor, counter) for actor, counter in pairs)
 
 
-def _beyond(pairs: Iterable[tuple[int, int]], cover: Pairs) -> Pairs:
+def _beyond(pairs: Iterable[tuple[int, ...]], cover: Pairs) -> Pairs:
     return {actor: counter for actor, counter in pairs if cover.get(actor, 0) < counter}
 
 
@@ -139,20 +165,18 @@ class Session:
         """What a key that comes back from the watermark must go on to carry of it."""
         if partition not in self._marks or self._packed_mark(partition) == covered:
             return b""
-        return pack_pairs(_beyond(self._marks[partition].items(), pairs_of(context) or {}).items())
+        return pack_pairs(_beyond(self._marks[partition].items(), seen_in(context)[0]).items())
 
     def _merged(self, old: _Entry, context: bytes) -> _Entry:
         """Answers that crossed: the later one leads, pairs that it lacks stand beside it."""
-        new = pairs_of(context)
-        before = pairs_of(old.context)
-        if new is None or before is None:
+        if pairs_of(context) is None or pairs_of(old.context) is None:
             return _Entry(context, old.partition, old.beside)
-        beside = dict(_PAIR.iter_unpack(old.beside))
-        if not _beyond(new.items(), before):
+        if not lacking(context, old.context):
             return _Entry(old.context, old.partition, old.beside)
-        for actor, counter in before.items():
+        beside = _beyond(_PAIR.iter_unpack(old.beside), seen_in(context)[0])
+        for actor, counter in lacking(old.context, context).items():
             beside[actor] = max(counter, beside.get(actor, 0))
-        rest = list(_beyond(beside.items(), new).items())
+        rest = list(beside.items())
         return _Entry(context, old.partition, pack_pairs(rest[: self._partition_bound]))
 
     @property

@@ -30,9 +30,9 @@ EPOCH_HLC = 1_800_000_000_000 << 16
 ACTOR = 7
 
 
-def context_of(*pairs: tuple[int, int]) -> bytes:
-    """Return a context in the shape that nodes give out."""
-    return b"\x01\x00\x00" + pack_pairs(pairs) + b"M" * 16
+def context_of(*pairs: tuple[int, int], dots: int = 0) -> bytes:
+    """Return a context in the shape that nodes give out; so many last pairs are single dots."""
+    return b"\x01" + dots.to_bytes(2, "little") + pack_pairs(pairs) + b"M" * 16
 
 
 @dataclass(frozen=True)

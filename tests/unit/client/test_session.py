@@ -59,6 +59,25 @@ def test_concurrent_answers_are_both_covered_by_what_is_sent() -> None:
     assert beside == pack_pairs([(1, 5)])
 
 
+def test_a_single_dot_of_a_later_answer_does_not_stand_for_all_below_it() -> None:
+    # A put with an old explicit context: its answer covers that context and the put, no more.
+    session = session_of()
+    remember(session, b"k", context_of((1, 7)))
+    session.remember(
+        "default", b"k", 0, context=context_of((1, 1), (1, 10), dots=1), sent=context_of((1, 1))
+    )
+    context, beside = session.recall("default", b"k", 0)
+    assert context == context_of((1, 1), (1, 10), dots=1)
+    assert beside == pack_pairs([(1, 7)])
+
+
+def test_a_single_dot_that_both_answers_have_is_not_asked_for_again() -> None:
+    session = session_of()
+    remember(session, b"k", context_of((1, 1), (2, 9), dots=1))
+    session.remember("default", b"k", 0, context=context_of((1, 2), (2, 9), dots=1), sent=b"")
+    assert session.recall("default", b"k", 0) == (context_of((1, 2), (2, 9), dots=1), b"")
+
+
 def test_an_answer_that_covers_what_stood_beside_clears_it() -> None:
     session = session_of()
     remember(session, b"k", context_of((1, 5)))
