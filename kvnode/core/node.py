@@ -328,6 +328,13 @@ class Node:
         for forward in event.forwards:
             coordinator.on_forward_reply(sender, forward)
 
+    def time_for_clients(self, wall_ms: int) -> int:
+        """Return the hybrid time that a client may go by; 0 while this node's clock seems wrong.
+
+        Other nodes would refuse the writes of a client whose clock was dragged ahead.
+        """
+        return 0 if self.coordinator.clock_is_off else self.clock.read(wall_ms)
+
     def _judge_clock(self) -> None:
         """A clock that differs too far from most of the reachable peers' is taken to be wrong."""
         limit = self.limits.max_skew_ms

@@ -98,7 +98,7 @@ class ClientService:
         frame = encode_results(
             self.edge,
             results,
-            hlc=self._node.clock.read(wall_ms()),
+            hlc=self._node.time_for_clients(wall_ms()),
             explain_bytes=self.limits.explain_bytes,
         )
         frame.draining = self.is_draining

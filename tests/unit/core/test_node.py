@@ -298,6 +298,13 @@ def test_a_node_whose_clock_differs_from_most_peers_coordinates_nothing(
     assert is_refused(Life(), *clocks) is refused
 
 
+def test_a_node_whose_clock_seems_wrong_tells_clients_no_time() -> None:
+    life = Life()
+    assert life.node.time_for_clients(WALL_MS) >> 16 >= WALL_MS
+    life.turn(PeerUp(2), PeerUp(3), PeerClock(2, 99_000), PeerClock(3, 99_000))
+    assert life.node.time_for_clients(WALL_MS) == 0
+
+
 def test_a_peer_that_is_gone_has_no_say_about_the_clock() -> None:
     life = Life()
     assert is_refused(life, PeerClock(2, 99_000), PeerClock(3, 99_000))
