@@ -1,46 +1,41 @@
-"""A client of the simulated cluster: one session, as kvnode's clients must behave.
+"""A client of the simulated cluster: the real client's engine, session and codec in virtual time.
 
-What it decides: where to send, when to try again, when to stamp anew. Retries of a write reuse its
-write id and its stamp. A put that comes back with a newer rival is done again as a new write,
-stamped above the rival (docs/decisions/0004-newer-rival-restamping.md).
-Laws: every operation ends by its deadline; `not applied` is said only if every attempt was
-refused before any effect. Its tests are tests/sim/test_cluster.py.
+What it decides: nothing of its own. Where to send, when to try again, when to stamp anew and what
+a session has seen are kvclient's; connections are opened, break and stall here as they would in
+kvclient.stream. Laws: every operation ends by its deadline, once; no read is older than what its
+session has seen. Its tests are tests/sim/test_client.py, tests/sim/test_cluster.py.
+Left out: discovery, changes of the topology, bulk streams.
 """
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
-from kvnode.core.context import open_context
-from kvnode.core.hlc import Timestamp
+from kvclient import codec
+from kvclient.bounds import BOUNDS
+from kvclient.clock import hlc_of_ms
+from kvclient.engine import Engine
+from kvclient.operation import GET_EXPLAIN, PUT_DELETE, PUT_EXPLICIT, Lane, LaneState, Operation
+from kvclient.session import Session
+from kvnode.core.context import open_context, seal_context
 from kvnode.core.keys import StorageKey, encode_key
-from kvnode.core.messages import (
-    ClientGet,
-    ClientOps,
-    ClientPut,
-    ErrorCode,
-    Failure,
-    GetResult,
-    Instant,
-    NodeNumber,
-    Outcome,
-    PutResult,
-    Result,
-    SessionId,
-)
+from kvnode.core.messages import NodeNumber, SessionId
 from kvnode.core.versions import NOTHING_SEEN, Context, covers_all, join
-from tests.sim.checks import FAILED, NOT_APPLIED, OK, UNCERTAIN, Read, Write
+from kvnode.runtime.topology_codec import encode_topology
+from kvproto import kv_pb2
+from tests.sim.checks import FAILED, OK, Read, Write
 from tests.sim.cluster import CLUSTER_KEY, Cluster
+from tests.sim.front import Front
 
 DEADLINE_US = 5_000_000
-PATIENCE_US = 1_500_000
-"""After which a silent node is given up and another one asked."""
-_PAUSE_US = (5_000, 60_000)
-_LAST_ATTEMPT_US = 20_000
-"""No further attempt begins this close to the deadline: its end would not be heard."""
-_FINAL = (ErrorCode.INVALID_REQUEST, ErrorCode.UNKNOWN_KEYSPACE)
-_FIRST_LOGICAL = 16
+_DELAY_US = (100, 1_000)
+_SECOND_US = 1_000_000
+_BEAT_S = 0.1
+"""How often a node that owes an answer says at least that it lives."""
 
 
 class Client:
@@ -56,18 +51,48 @@ class Client:
         restamps_retries: bool = False,
     ) -> None:
         self.cluster = cluster
-        self.number = SessionId(number)
+        self.number = number
         self.restamps = restamps
         self.restamps_retries = restamps_retries
         """Also puts of which an earlier attempt may have been seen: unsound, to show that it is."""
-        self.lag_ms = lag_ms
-        """How far its idea of the cluster's time is behind, before it hears better."""
+        self.prefers: NodeNumber | None = None
+        """Asked rather than others, whatever the topology says."""
+        self.deaf_to: set[NodeNumber] = set()
+        """Nodes that are taken for silent as soon as they owe an answer for a while."""
+        self.cut_from: set[NodeNumber] = set()
+        """Nodes to and from which nothing gets through until they are mended."""
         self.seen: dict[StorageKey, Context] = {}
-        self._last = Timestamp(0)
-        self._requests: dict[int, Callable[[NodeNumber, Result], None]] = {}
-        self._next_id = 0
-        self._chance = cluster.chance(f"client {number}")
-        cluster.clients[number] = self._hear
+        """What the session has been told, to hold its reads to it."""
+        self.chance = random.Random(f"{cluster.seed} client {number}")
+        self._pinned: dict[int, NodeNumber] = {}
+        self._alarm = 0
+        self.engine = self._new_engine(lag_ms)
+
+    def _new_engine(self, lag_ms: int) -> Engine:
+        cluster = self.cluster
+        engine = Engine(
+            session=Session(),
+            rng=random.Random(f"{cluster.seed} attempts of client {self.number}"),
+            random_bytes=random.Random(f"{cluster.seed} writes of client {self.number}").randbytes,
+            alarm=self._set_alarm,
+            suspect=lambda lane: self.streams[lane.number].suspect(),
+        )
+        assert engine.session is not None
+        self.engine = engine
+        engine.clock.observe(hlc_of_ms(cluster.wall_ms - lag_ms), self.now_s)
+        topology = codec.topology_of(encode_topology(cluster.topology))
+        engine.session.bind(topology.cluster_id, topology.partition_bits)
+        self.streams = {each.number: Stream(self, each.number) for each in topology.members}
+        lanes = {number: stream.lane for number, stream in self.streams.items()}
+        engine.lanes = list(lanes.values())
+        engine.router.install(topology, lanes)
+        choose = engine.router.choose
+        engine.router.choose = lambda operation: (  # type: ignore[method-assign]
+            self._choose(operation) or choose(operation)
+        )
+        for stream in self.streams.values():
+            stream.connect()
+        return engine
 
     # ---- operations ----------------------------------------------------------------------
 
@@ -76,20 +101,37 @@ class Client:
         key: bytes,
         value: bytes | None,
         *,
+        keyspace: str = "",
         at: NodeNumber | None = None,
         context: Read | None = None,
-        patience_us: int = PATIENCE_US,
+        w: int = 0,
+        ttl_ms: int = 0,
+        timeout_us: int = DEADLINE_US,
         wait: bool = True,
     ) -> Write:
-        """Write (None: delete). `context`: of a read, explicitly; `wait`: until it has ended."""
-        name = encode_key(self.cluster.keyspace.name, key)
-        seen = self.seen.get(name, NOTHING_SEEN) if context is None else context.context
-        write = Write(name, value, context is not None, seen, self.cluster.now_us)
+        """Write (None: delete).
+
+        `at`: the node that is asked first; `context`: of a read, explicitly; `wait`: until it ends.
+        """
+        keyspace = keyspace or self.cluster.keyspace.name
+        name = encode_key(keyspace, key)
+        explicit = None if context is None else seal_context(CLUSTER_KEY, name, context.context)
+        flags = (PUT_DELETE if value is None else 0) | (PUT_EXPLICIT if explicit else 0)
+        operation = Operation(
+            keyspace,
+            key,
+            is_put=True,
+            value=value,
+            quorum=w,
+            flags=flags,
+            context=explicit or b"",
+            ttl_ms=ttl_ms,
+        )
+        write = Write(name, value, explicit is not None, NOTHING_SEEN, self.cluster.now_us)
         self.cluster.watch.writes.append(write)
-        _Putting(self, write, patience_us).begin(at)
+        self._submit(operation, _Putting(self, operation, write), at, timeout_us)
         if wait:
-            self.cluster.run(2 * DEADLINE_US, until=lambda: write.outcome is not None)
-            assert write.outcome is not None
+            self._wait(write)
         return write
 
     def delete(self, key: bytes, *, at: NodeNumber | None = None) -> Write:
@@ -97,261 +139,327 @@ class Client:
         return self.put(key, None, at=at)
 
     def get(
-        self, key: bytes, *, at: NodeNumber | None = None, r: int = 0, wait: bool = True
+        self,
+        key: bytes,
+        *,
+        keyspace: str = "",
+        at: NodeNumber | None = None,
+        r: int = 0,
+        explain: bool = False,
+        timeout_us: int = DEADLINE_US,
+        wait: bool = True,
     ) -> Read:
         """Read."""
-        name = encode_key(self.cluster.keyspace.name, key)
-        read = Read(name, self.cluster.now_us)
+        keyspace = keyspace or self.cluster.keyspace.name
+        flags = GET_EXPLAIN if explain else 0
+        operation = Operation(keyspace, key, is_put=False, quorum=r, flags=flags)
+        read = Read(encode_key(keyspace, key), self.cluster.now_us)
         self.cluster.watch.reads.append(read)
-        _Getting(self, read, r or self.cluster.keyspace.r).begin(at)
+        self._submit(operation, _Getting(self, operation, read), at, timeout_us)
         if wait:
-            self.cluster.run(2 * DEADLINE_US, until=lambda: read.outcome is not None)
-            assert read.outcome is not None
-            self.cluster.watch.check_read(read)
+            self._wait(read)
         return read
 
-    # ---- what operations use ---------------------------------------------------------------
+    def _submit(
+        self, operation: Operation, waiter: Any, at: NodeNumber | None, timeout_us: int
+    ) -> None:
+        operation.waiter = waiter
+        operation.deadline = (self.cluster.now_us + timeout_us) / _SECOND_US
+        for stream in self.streams.values():
+            stream.look(self.now_s)
+        if at is not None:
+            self._pinned[self.engine._next_id] = at  # the id that it is about to get
+        self.engine.submit(operation, self.now_s)
 
-    def stamp(self) -> Timestamp:
-        """Return the next timestamp: what it last saw of the cluster's, or what time it thinks."""
-        here = (self.cluster.wall_ms - self.lag_ms) << _FIRST_LOGICAL
-        self._last = Timestamp(max(self._last + 1, here))
-        return self._last
+    def _wait(self, call: Read | Write) -> None:
+        self.cluster.run(2 * DEADLINE_US, until=lambda: call.outcome is not None)
+        assert call.outcome is not None
 
-    def observe(self, stamp: int) -> None:
-        """Never stamp below what was seen."""
-        self._last = Timestamp(max(self._last, stamp))
+    def _choose(self, operation: Operation) -> Lane | None:
+        """Return the lane that the test wants, if any; each wish holds for one attempt."""
+        node = self._pinned.pop(operation.id, None)
+        if node is None:
+            node = self.prefers
+        if node is None:
+            return None
+        stream = self.streams[node]
+        stream.connect()
+        lane = stream.lane
+        return lane if lane.state is LaneState.READY and lane not in operation.others else None
+
+    def close(self) -> None:
+        """Go away: whatever is under way ends with what may be concluded now."""
+        self.engine.close()
 
     def learn(self, key: StorageKey, context: Context) -> None:
         """Remember what the session has now seen."""
         self.seen[key] = join(self.seen.get(key, NOTHING_SEEN), context)
 
-    def new_write_id(self) -> bytes:
-        """Return sixteen bytes that no other write has."""
-        return self._chance.randbytes(16)
+    # ---- the cut between this client and a node -------------------------------------------------
 
-    def pause_us(self) -> int:
-        """Return how long to wait before another attempt."""
-        return self._chance.randint(*_PAUSE_US)
+    def cut(self, node: NodeNumber) -> None:
+        """Have nothing get through to and from a node."""
+        self.cut_from.add(node)
 
-    def choose(self, key: StorageKey, avoid: NodeNumber | None) -> NodeNumber:
-        """Return a node to ask: mostly an owner, not the one that just failed."""
-        owners = self.cluster.owners(key)
-        nodes = owners if self._chance.random() < 0.8 else tuple(self.cluster.hosts)
-        return self._chance.choice([node for node in nodes if node != avoid] or list(nodes))
+    def mend(self, node: NodeNumber) -> None:
+        """Let through again, also what has been stuck on the way, unless it was given up."""
+        self.cut_from.discard(node)
+        self.streams[node].release()
 
-    def send(
-        self,
-        node: NodeNumber,
-        make: Callable[[int], ClientOps],
-        hear: Callable[[NodeNumber, Result], None],
-    ) -> bool:
-        """Send one request; returns whether the node was there at all."""
-        host = self.cluster.hosts[node]
-        if host.life is None:
-            return False
-        self._next_id += 1
-        self._requests[self._next_id] = hear
-        event = make(self._next_id)
-        for request in (*event.gets, *event.puts):
-            self.cluster.tell("request", self.number, node, request)
-        host.later(self._chance.randint(100, 1_000), lambda: host.hear(event))
-        return True
+    # ---- time ------------------------------------------------------------------------------
 
-    def _hear(self, node: NodeNumber, result: Result) -> None:
-        hear = self._requests.pop(result.id, None)
-        if hear is not None:
-            hear(node, result)
+    @property
+    def now_s(self) -> float:
+        """The client's monotonic clock."""
+        return self.cluster.now_us / _SECOND_US
+
+    def _set_alarm(self, when: float) -> None:
+        self._alarm += 1
+        number = self._alarm
+        delay_us = max(0, math.ceil(when * _SECOND_US) - self.cluster.now_us)
+        self.cluster.later(delay_us, lambda: self._on_alarm(number, when))
+
+    def _on_alarm(self, number: int, when: float) -> None:
+        if number != self._alarm:
+            return  # another one has taken its place
+        now = max(self.now_s, when)
+        for stream in self.streams.values():
+            stream.look(now)
+        self.engine.on_alarm(now)
 
 
-class _Putting:
-    """A write on its way: attempts until it is ok, refused, or out of time."""
+class Stream:
+    """One client's connection to one node."""
 
-    def __init__(self, client: Client, write: Write, patience_us: int) -> None:
+    def __init__(self, client: Client, node: NodeNumber) -> None:
         self._client = client
         self._cluster = client.cluster
-        self._write = write
-        self._patience_us = patience_us
-        self._deadline = Instant(write.began_us + DEADLINE_US)
-        self._attempt = 0
-        self._open = 0
-        """Attempts that may have had an effect."""
-        self._stamp_anew(0)
+        self._host = client.cluster.hosts[node]
+        self._front: Front | None = None
+        self._session = SessionId(0)
+        self._is_due = False
+        self._dial_at = 0.0
+        self._wait_s = 0.0
+        self._suspected_at: float | None = None
+        self._stuck: list[Callable[[], None]] = []
+        """What is under way in a cut connection."""
+        self._last_us = [0, 0]
+        """When the latest frame of each direction arrives: none overtakes another."""
+        self._chance = random.Random(f"{client.cluster.seed} client {client.number} to {node}")
+        self.lane = Lane(f"n{node}", number=node, wake=self._wake, dial=self.connect)
+        self.lane.is_apart = False  # large values go with the others
 
-    def begin(self, at: NodeNumber | None) -> None:
-        self._cluster.later(DEADLINE_US, self._on_deadline)
-        self._try(at, None)
+    @property
+    def is_cut(self) -> bool:
+        """Whether nothing gets through."""
+        return self._host.number in self._client.cut_from
 
-    def _stamp_anew(self, above: int) -> None:
-        self._client.observe(above)
-        self._write.write_ids.append(self._client.new_write_id())
-        self._write.stamps.append(self._client.stamp())
-
-    def _try(self, at: NodeNumber | None, avoid: NodeNumber | None) -> None:
-        if self._write.outcome is not None:
+    def connect(self) -> None:
+        """Open a stream, if there is none and somebody is there."""
+        front = self._cluster.front(self._host.number)
+        if (self._front is not None and self._front.has(self._session)) or front is None:
             return
-        if self._deadline - self._cluster.now_us < _LAST_ATTEMPT_US:
+        if front.is_silent or self.is_cut:
             return
-        self._attempt += 1
-        node = at if at is not None else self._client.choose(self._write.key, avoid)
-        hear = partial(self._hear, len(self._write.write_ids))
-        if self._client.send(node, self._request, hear):
-            self._open += 1
-            self._write.attempts += 1
-            attempt = self._attempt
-            self._cluster.later(self._patience_us, lambda: self._give_up(attempt, node))
-        else:
-            self._again(node)
+        self._break("closed the stream")
+        self._front, self._session = front, front.open(self)
+        self._client.engine.on_connected(self.lane, self._client.now_s)
+        self._wait_s = 0.0
+        self._wake()
 
-    def _request(self, request_id: int) -> ClientOps:
-        write, keyspace = self._write, self._cluster.keyspace
-        put = ClientPut(
-            id=request_id,
-            key=write.key,
-            keyspace=keyspace,
-            w=keyspace.w,
-            deadline_us=self._deadline,
-            seen=write.seen,
-            is_explicit=write.is_explicit,
-            is_delete=write.value is None,
-            value=write.value or b"",
-            write_id=write.write_ids[-1],
-            timestamp=write.stamps[-1],
-            expires_ms=0,
-        )
-        return ClientOps(self._client.number, (), (put,))
+    def look(self, now: float) -> None:
+        """See what has become of the connection since the last look."""
+        front = self._front
+        if front is not None and not front.has(self._session):
+            self._break("closed the stream")
+        if self._front is None and now >= self._dial_at:
+            self.connect()
+            if self._front is None:
+                self._dial_later(now)
+        if self._suspected_at is not None:
+            self._probe(now, self._suspected_at)
+        elif self.lane.owes and now - self.lane.heard_at >= _BEAT_S and self._is_heard():
+            self._client.engine.on_frame(self.lane, 0, now)
 
-    def _hear(self, generation: int, node: NodeNumber, result: Result) -> None:
-        if self._write.outcome is not None or generation != len(self._write.write_ids):
-            return
-        match result:
-            case PutResult():
-                self._on_ok(result)
-            case Failure():
-                self._open -= result.outcome is Outcome.NOT_APPLIED
-                if result.code in _FINAL:
-                    self._end(NOT_APPLIED if not self._open else UNCERTAIN)
-                else:
-                    self._again(node)
-            case GetResult():
-                raise AssertionError("a read's answer to a write")
+    def suspect(self) -> None:
+        """The node is silent: ask it now and then, and give the connection up in the end."""
+        self._suspected_at = self._client.now_s
 
-    def _on_ok(self, result: PutResult) -> None:
-        write = self._write
-        if write.acked_us is None:
-            write.acked_us = self._cluster.now_us
-        context = open_context(CLUSTER_KEY, write.key, result.context)
-        if result.newer and self._may_stamp_anew():
-            write.seen = join(write.seen, context)
-            self._open = 0
-            self._stamp_anew(result.newer + 1)
-            self._try(None, None)
-            return
-        self._client.learn(write.key, context)
-        write.may_lose = result.newer != 0
-        self._end(OK)
+    def release(self) -> None:
+        """Let what was stuck go on."""
+        stuck, self._stuck = self._stuck, []
+        for act in stuck:
+            act()
 
-    def _may_stamp_anew(self) -> bool:
-        # Of several attempts one may have been seen and superseded: then the rival is its heir.
-        if self._write.is_explicit or not self._client.restamps:
+    def send_back(self, session: SessionId, data: bytes) -> None:
+        """A frame of answers leaves the node."""
+        self._carry(1, lambda: self._on_frame(session, data))
+
+    def _is_heard(self) -> bool:
+        front = self._front
+        if front is None or self.is_cut or self._host.number in self._client.deaf_to:
             return False
-        return self._open == 1 or self._client.restamps_retries
+        return not front.is_silent
 
-    def _again(self, avoid: NodeNumber) -> None:
-        self._attempt += 1
-        self._cluster.later(self._client.pause_us(), lambda: self._try(None, avoid))
+    def _probe(self, now: float, since: float) -> None:
+        if self.lane.state is not LaneState.SUSPECTED:
+            self._suspected_at = None
+        elif now - since >= BOUNDS.probe_ms / 1_000 and self._is_heard():
+            self._suspected_at = None
+            self._client.engine.on_frame(self.lane, 0, now)
+        elif now - since >= BOUNDS.reset_ms / 1_000:
+            self._break("pending")
 
-    def _give_up(self, attempt: int, node: NodeNumber) -> None:
-        if attempt == self._attempt:
-            self._try(None, node)
+    def _break(self, reason: str) -> None:
+        """The stream has ended, and what was under way on it is lost."""
+        if self._front is None:
+            return
+        self._front.close(self._session)
+        self._front, self._suspected_at, self._stuck = None, None, []
+        self._dial_later(self._client.now_s)
+        self._client.engine.on_broken(self.lane, reason, self._client.now_s)
 
-    def _on_deadline(self) -> None:
-        if self._write.outcome is None:
-            self._end(UNCERTAIN if self._open or self._write.acked_us is not None else NOT_APPLIED)
+    def _dial_later(self, now: float) -> None:
+        first, most = BOUNDS.reconnect_first_ms, BOUNDS.reconnect_most_ms
+        self._wait_s = min(max(2 * self._wait_s, first / 1_000), most / 1_000)
+        self._dial_at = now + self._wait_s
 
-    def _end(self, outcome: str) -> None:
-        self._write.outcome = outcome
-        self._write.ended_us = self._cluster.now_us
-        self._cluster.tell("ended", self._client.number, outcome, self._write.value)
+    # ---- frames ----------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            self._cluster.later(0, self._write)
+
+    def _write(self) -> None:
+        """Write the frames that are due."""
+        self._is_due = False
+        while self._front is not None:
+            now = self._client.now_s
+            wait_s = self.lane.wait_s(now)
+            if wait_s is None:
+                return
+            if wait_s > 0:
+                self._is_due = True
+                self._cluster.later(math.ceil(wait_s * _SECOND_US) + 1, self._write)
+                return
+            if operations := self.lane.take():
+                for operation in operations:
+                    call: Any = operation.waiter
+                    call.on_sent(self._host.number, self._session)
+                data = codec.encode_frame(operations, epoch=self._cluster.topology.epoch, now=now)
+                self._carry(0, partial(self._front.arrive, self._session, data))
+
+    def _carry(self, way: int, arrive: Callable[[], None]) -> None:
+        if self.is_cut:
+            self._stuck.append(lambda: self._carry(way, arrive))
+            return
+        at_us = self._cluster.now_us + self._chance.randint(*_DELAY_US)
+        at_us = self._last_us[way] = max(at_us, self._last_us[way])
+        self._cluster.later(at_us - self._cluster.now_us, arrive)
+
+    def _on_frame(self, session: SessionId, data: bytes) -> None:
+        """Take in answers, as kvclient.stream does."""
+        if self._front is None or session != self._session or self._front.is_over:
+            return  # of a stream that has ended
+        engine, lane, now = self._client.engine, self.lane, self._client.now_s
+        response = kv_pb2.PipelineResponse.FromString(data)
+        engine.on_frame(lane, response.hlc, now)
+        if response.HasField("gets"):
+            engine.on_gets(codec.read_gets(response.gets, lane.unanswered), now)
+        if response.HasField("puts"):
+            answered = codec.read_puts(response.puts, lane.unanswered)
+            for operation in answered:
+                call: Any = operation.waiter
+                call.on_acknowledged()
+            engine.on_puts(answered, now)
+        for failure in response.failures:
+            refused = lane.unanswered.pop(failure.id, None)
+            if refused is not None:
+                engine.on_refusal(lane, refused, codec.refusal_of(failure), now)
+        if lane.outbox:
+            self._wake()
 
 
-class _Getting:
+class _Call:
+    """One operation of a client: keeps what its caller is told."""
+
+    def __init__(self, client: Client, operation: Operation) -> None:
+        self._client = client
+        self._operation = operation
+
+    def done(self) -> bool:
+        return False
+
+    def on_sent(self, node: NodeNumber, session: SessionId) -> None:
+        """An attempt leaves for a node."""
+
+    def _opened(self, context: bytes) -> Context:
+        key = encode_key(self._operation.keyspace, self._operation.key)
+        return open_context(CLUSTER_KEY, key, context)
+
+
+class _Putting(_Call):
+    """A write on its way."""
+
+    def __init__(self, client: Client, operation: Operation, write: Write) -> None:
+        super().__init__(client, operation)
+        self._write = write
+
+    def on_sent(self, node: NodeNumber, session: SessionId) -> None:
+        operation, write = self._operation, self._write
+        write.attempts += 1
+        if operation.write_id not in write.write_ids:
+            write.write_ids.append(operation.write_id)
+            write.stamps.append(operation.timestamp)
+            write.seen = join(write.seen, self._opened(operation.context))
+
+    def on_acknowledged(self) -> None:
+        """An attempt was acknowledged, perhaps only to be stamped anew."""
+        operation, write = self._operation, self._write
+        if write.acked_us is None:
+            write.acked_us = self._client.cluster.now_us
+        write.may_lose = operation.newer != 0
+        if not self._client.restamps:
+            operation.newer = 0
+        elif self._client.restamps_retries:
+            operation.tries = 1
+
+    def set_result(self, result: Operation, /) -> None:
+        write, error = self._write, result.error
+        if error is None:
+            self._client.learn(write.key, self._opened(result.seen))
+        write.outcome = OK if error is None else error.outcome
+        write.ended_us = self._client.cluster.now_us
+        self._client.cluster.tell("ended", self._client.number, write.outcome, write.value)
+
+
+class _Getting(_Call):
     """A read on its way."""
 
-    def __init__(self, client: Client, read: Read, r: int) -> None:
-        self._client = client
-        self._cluster = client.cluster
+    def __init__(self, client: Client, operation: Operation, read: Read) -> None:
+        super().__init__(client, operation)
         self._read = read
-        self._r = r
         self._seen = client.seen.get(read.key, NOTHING_SEEN)
-        self._deadline = Instant(read.began_us + DEADLINE_US)
-        self._attempt = 0
 
-    def begin(self, at: NodeNumber | None) -> None:
-        self._cluster.later(DEADLINE_US, self._on_deadline)
-        self._try(at, None)
-
-    def _try(self, at: NodeNumber | None, avoid: NodeNumber | None) -> None:
-        if self._read.outcome is not None:
+    def set_result(self, result: Operation, /) -> None:
+        read, client, error = self._read, self._client, result.error
+        read.outcome = FAILED if error is not None else OK
+        client.cluster.tell("ended", client.number, read.outcome, result.value)
+        if error is not None:
             return
-        self._attempt += 1
-        node = at if at is not None else self._client.choose(self._read.key, avoid)
-        if self._client.send(node, self._request, self._hear):
-            attempt = self._attempt
-            self._cluster.later(PATIENCE_US, lambda: self._give_up(attempt, node))
-        else:
-            self._again(node)
-
-    def _request(self, request_id: int) -> ClientOps:
-        get = ClientGet(
-            id=request_id,
-            key=self._read.key,
-            keyspace=self._cluster.keyspace,
-            r=self._r,
-            deadline_us=self._deadline,
-            seen=self._seen,
-            watermark=b"",
-            explain=False,
-        )
-        return ClientOps(self._client.number, (get,), ())
-
-    def _hear(self, node: NodeNumber, result: Result) -> None:
-        if self._read.outcome is not None:
-            return
-        match result:
-            case GetResult():
-                self._on_answer(result)
-            case Failure():
-                self._again(node)
-            case PutResult():
-                raise AssertionError("a write's answer to a read")
-
-    def _on_answer(self, result: GetResult) -> None:
-        read = self._read
-        read.context = open_context(CLUSTER_KEY, read.key, result.context)
+        read.context = self._opened(result.seen)
         if not covers_all(read.context, self._seen):
-            self._cluster.fail(read.key, "a read is older than what its session has seen")
-        siblings = result.detail.siblings if result.detail is not None else ()
-        told = {None if each.is_tombstone else each.value for each in siblings}
+            client.cluster.fail(read.key, "a read is older than what its session has seen")
         read.value = result.value
-        read.values = frozenset(told) | {result.value}
-        read.repaired = result.detail.repaired if result.detail is not None else ()
-        self._client.observe(result.timestamp)
-        self._client.learn(read.key, read.context)
-        self._end(OK)
+        read.values = frozenset((result.value, *_told(result)))
+        if result.detail is not None and result.detail.HasField("explain"):
+            read.repaired = tuple(int(node[1:]) for node in result.detail.explain.repaired)
+        client.learn(read.key, read.context)
+        client.cluster.watch.check_read(read)
 
-    def _again(self, avoid: NodeNumber) -> None:
-        self._attempt += 1
-        self._cluster.later(self._client.pause_us(), lambda: self._try(None, avoid))
 
-    def _give_up(self, attempt: int, node: NodeNumber) -> None:
-        if attempt == self._attempt:
-            self._try(None, node)
-
-    def _on_deadline(self) -> None:
-        if self._read.outcome is None:
-            self._end(FAILED)
-
-    def _end(self, outcome: str) -> None:
-        self._read.outcome = outcome
-        self._cluster.tell("ended", self._client.number, outcome, self._read.value)
+def _told(result: Operation) -> list[bytes | None]:
+    """Return all survivors that a read tells of."""
+    siblings = () if result.detail is None else result.detail.siblings
+    return [None if each.tombstone else each.value for each in siblings]

@@ -52,9 +52,11 @@ from kvnode.core.messages import (
     ReplicaWrite,
     ReplicaWriteReply,
     Result,
+    SessionId,
 )
 from kvnode.core.topology import Keyspace, Member, NodeId, Topology
 from tests.sim.checks import Stored, Watch, brief_context
+from tests.sim.front import Front
 from tests.sim.host import CLUSTER_KEY as CLUSTER_KEY
 from tests.sim.host import Host as Host
 from tests.sim.network import Network
@@ -84,7 +86,7 @@ class Cluster:
         self.topology = _topology(nodes, self.keyspaces)
         self.watch = Watch(self)
         self.stories: dict[bytes, list[str]] = {}
-        self.clients: dict[int, Callable[[NodeNumber, Result], None]] = {}
+        self._fronts: dict[NodeNumber, Front] = {}
         self.changes: list[tuple[int, NodeNumber, Change]] = []
         """When which node changed its mind about a peer."""
         self._trace = hashlib.blake2b(digest_size=16)
@@ -178,13 +180,21 @@ class Cluster:
 
     # ---- clients and the story -------------------------------------------------------------
 
-    def answer(self, node: NodeNumber, session: int, results: list[Result]) -> None:
-        """Carry results to a client: a while later, and lost if the node dies meanwhile."""
-        delay = self.chance("clients").randint(100, 1_000)
-        for result in results:
-            self.tell("answer", node, session, result)
-            hear = self.clients[session]
-            self.hosts[node].later(delay, lambda hear=hear, it=result: hear(node, it))  # type: ignore[misc]
+    def front(self, node: NodeNumber) -> Front | None:
+        """Return the service for clients of a node's present life; None if it is dead."""
+        host = self.hosts[node]
+        if host.life is None:
+            return None
+        front = self._fronts.get(node)
+        if front is None or front.is_over:
+            front = self._fronts[node] = Front(self, host)
+        return front
+
+    def answer(self, node: NodeNumber, session: SessionId, results: list[Result]) -> None:
+        """Hand the results of a turn to the node's clients."""
+        front = self.front(node)
+        if front is not None:
+            front.answer(session, results)
 
     def are_owners_equal(self) -> bool:
         """Say whether all nodes live, are proven, and hold the same as the other owners."""

@@ -1,7 +1,7 @@
 """Run a plan to its checked end, and say what came of it.
 
-What it decides: the phases. *Safety*: all operations and faults. *Liveness*: a core of nodes is
-well and the others stay away; what the core can serve must succeed. *Healing*: everything is well, and
+What it decides: the phases. *Safety*: all operations and faults. *Liveness*: a core of nodes
+is well and the others stay away; what the core can serve must succeed. *Healing*: all is well, and
 every invariant is checked in full.
 Laws: a run changes nothing but its own world; the same plan gives the same verdict and digest.
 Its tests are tests/sim/test_run.py. Left out: what is checked (tests/sim/checks.py).

@@ -11,18 +11,15 @@ import random
 
 import pytest
 
+from kvclient.retry import Code, Refusal
 from kvnode.core.batch import Family
 from kvnode.core.bounds import Limits
 from kvnode.core.keys import StorageKey, encode_key
 from kvnode.core.messages import (
-    ErrorCode,
-    Failure,
     NodeNumber,
-    Outcome,
     PeerMessage,
     ReplicaWrite,
     ReplicaWriteReply,
-    Result,
     WriteKind,
 )
 from kvnode.core.record import Encoded, decode, encode, seal
@@ -146,8 +143,8 @@ def conflicted(seed: int, *, limits: Limits | None = None) -> tuple[Cluster, lis
         cluster.network.forget(other, c)
         cluster.network.links[c, other].holds = lambda _: True
     blind = Client(cluster, 91, restamps=False)
-    blind.choose = lambda key, avoid: c  # type: ignore[method-assign]
-    write = blind.put(KEY, b"B", at=c, wait=False, patience_us=10 * DEADLINE_US)
+    blind.prefers = c
+    write = blind.put(KEY, b"B", wait=False)
     cluster.run(2 * DEADLINE_US)
     assert write.outcome == UNCERTAIN
     for other in (a, b):
@@ -179,7 +176,7 @@ def test_a_write_that_one_owner_took_is_never_followed_by_an_older_read(seed: in
     writer.put(KEY, b"old")
     for other in (b, c):
         cluster.network.links[a, other].holds = is_write
-    writer.put(KEY, b"new", at=a, wait=False, patience_us=10 * DEADLINE_US)
+    writer.put(KEY, b"new", at=a, wait=False)
     cluster.run(20_000)
     assert [values(held(cluster, node)) for node in (a, b, c)] == [[b"new"], [b"old"], [b"old"]]
     reader = Client(cluster, 1)
@@ -440,8 +437,9 @@ def test_a_put_stuck_in_a_stopped_coordinator_does_not_undo_a_newer_one(seed: in
     for other in (b, c):
         cluster.network.links[a, other].holds = is_write
     client = Client(cluster, 0)
-    client.choose = lambda key, avoid: b  # type: ignore[method-assign]
-    first = client.put(KEY, b"first", at=a, patience_us=100_000)
+    client.prefers = b
+    client.deaf_to.add(a)
+    first = client.put(KEY, b"first", at=a)
     assert (first.outcome, first.attempts) == (OK, 2)
     newer = Client(cluster, 1)
     assert newer.put(KEY, b"newer", at=b).outcome == OK
@@ -460,8 +458,9 @@ def test_a_retry_never_brings_back_a_deleted_value(seed: int, restamps_retries: 
     for other in (b, c):
         cluster.network.links[other, a].holds = lambda it: isinstance(it, ReplicaWriteReply)
     writer = Client(cluster, 0, restamps_retries=restamps_retries)
-    writer.choose = lambda key, avoid: b  # type: ignore[method-assign]
-    write = writer.put(KEY, b"v", at=a, wait=False, patience_us=500_000)
+    writer.prefers = b
+    writer.deaf_to.add(a)
+    write = writer.put(KEY, b"v", at=a, wait=False)
     cluster.run(100_000)
     deleter = Client(cluster, 1)
     assert deleter.get(KEY, at=b).value == b"v"
@@ -478,12 +477,13 @@ def test_too_few_owners_is_not_applied_at_once(seed: int) -> None:
     cluster.run(2_000_000)
     client = Client(cluster, 0)
     client.put(KEY, b"v", at=a, wait=False)
-    told: list[Result] = []
-    cluster.clients[0] = lambda node, result: told.append(result)
+    told: list[Refusal] = []
+    client.engine.on_refusal = lambda lane, operation, refusal, now: (  # type: ignore[method-assign]
+        told.append(refusal)
+    )
     cluster.run(5_000)
-    (failure,) = told
-    assert isinstance(failure, Failure)
-    assert (failure.code, failure.outcome) == (ErrorCode.UNAVAILABLE, Outcome.NOT_APPLIED)
+    (refusal,) = told
+    assert (refusal.code, refusal.is_uncertain) == (Code.UNAVAILABLE, False)
     assert set(cores(cluster, NAME).values()) == {b""}
 
 

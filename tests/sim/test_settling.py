@@ -359,8 +359,9 @@ def newest_conflict(seed: int) -> tuple[Cluster, list[NodeNumber]]:
     writes: list[Write] = []
     for number, (node, value) in enumerate(((owners[1], b"A"), (owners[2], b"B"))):
         client = Client(cluster, 95 + number, restamps=False)
-        writes.append(client.put(KEY, value, at=node, patience_us=10 * DEADLINE_US, wait=False))
+        writes.append(client.put(KEY, value, at=node, wait=False))
         cluster.run(20_000)
+        client.close()
     for link in cluster.network.links.values():
         link.holds = None
         link.held.clear()

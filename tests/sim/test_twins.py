@@ -19,8 +19,9 @@ def tried_twice(seed: int) -> tuple[Cluster, list[int]]:
     for other in (b, c):
         cluster.network.links[a, other].holds = lambda _: True
     client = Client(cluster, 0)
-    client.choose = lambda key, avoid: b  # type: ignore[method-assign]
-    write = client.put(KEY, b"old", at=a, patience_us=100_000)
+    client.prefers = b
+    client.deaf_to.add(a)
+    write = client.put(KEY, b"old", at=a)
     assert (write.outcome, write.attempts) == (OK, 2)
     return cluster, [a, b, c]
 

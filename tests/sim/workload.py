@@ -147,7 +147,7 @@ class Trial:
         cluster = self.cluster
         name = encode_key(cluster.keyspace.name, key)
         n = self.cluster.keyspace.n
-        answers = [self.clients[0].get(key, r=n), self.clients[1].get(key, r=n)]
+        answers = [client.get(key, r=n, explain=True) for client in self.clients[:2]]
         if any(read.outcome != OK for read in answers):
             self.cluster.fail(name, "a healed cluster gives no answer")
         if answers[0].value != answers[1].value:
