@@ -21,7 +21,7 @@ from kvclient.clock import hlc_of_ms
 from kvclient.engine import Engine
 from kvclient.operation import GET_EXPLAIN, PUT_DELETE, PUT_EXPLICIT, Lane, LaneState, Operation
 from kvclient.session import Session
-from kvnode.core.context import open_context, seal_context
+from kvnode.core.context import open_context, open_watermark, seal_context
 from kvnode.core.keys import StorageKey, encode_key
 from kvnode.core.messages import NodeNumber, SessionId
 from kvnode.core.versions import NOTHING_SEEN, Context, covers_all, join
@@ -449,8 +449,10 @@ class _Getting(_Call):
         if error is not None:
             return
         read.context = self._opened(result.seen)
-        if not covers_all(read.context, self._seen):
-            client.cluster.fail(read.key, "a read is older than what its session has seen")
+        # What it asked for beside a context the node has shown to be here, if only by its floors.
+        beside = Context(dict(open_watermark(result.watermark)))
+        if not covers_all(join(read.context, beside), self._seen):
+            client.cluster.fail(read.key, "session: a read is older than what its session has seen")
         read.value = result.value
         read.values = frozenset((result.value, *_told(result)))
         if result.detail is not None and result.detail.HasField("explain"):
