@@ -4,8 +4,9 @@
     AskKeys   -> a Scan of the store, then TellKeys
     TakeOver  -> floors rise
 
-Laws: nothing is kept for the asker but scans under way, and of these a bounded number; what is told
-of floors leaves only once it is durable here, since the peer will act on it.
+Laws: nothing is kept for the asker but which question was answered last, and scans under way, of
+these a bounded number; what is told of floors leaves only once it is durable here, since the peer
+will act on it; floors rise only by what was compared in this life, and since the last loss.
 Tests: tests/unit/core/test_answering.py. Source and the rest: kvnode.core.exchange.
 """
 
@@ -93,13 +94,16 @@ OnHeard = Callable[[NodeNumber, Shared, Heard], None]
 class Answers:
     """The answering side of all exchanges of one node."""
 
-    __slots__ = ("_holdings", "_next", "_on_heard", "_scans", "alarms")
+    __slots__ = ("_compared", "_holdings", "_next", "_on_heard", "_scans", "alarms")
 
     def __init__(self, holdings: Holdings, on_heard: OnHeard) -> None:
         self._holdings = holdings
         self._on_heard = on_heard
         self._next = 0
         self._scans: dict[int, tuple[NodeNumber, AskKeys, Shared]] = {}
+        self._compared: dict[tuple[NodeNumber, Partition], tuple[int, int]] = {}
+        """Which question a partition was last compared for, and how often floors were dropped
+        before: at most one for each peer and partition."""
         self.alarms: list[str] = []
 
     @property
@@ -111,7 +115,7 @@ class Answers:
         """A peer asks."""
         match ask:
             case AskRoots():
-                answers = tuple(self._compare(peer, line) for line in ask.lines)
+                answers = tuple(self._compare(peer, ask.id, line) for line in ask.lines)
                 out.send(peer, TellRoots(ask.id, answers), durable=True)
             case AskHashes():
                 out.send(peer, TellHashes(ask.id, *self._hashes(peer, ask)))
@@ -146,11 +150,12 @@ class Answers:
             ),
         )
 
-    def _compare(self, peer: NodeNumber, line: RootLine) -> RootAnswer:
+    def _compare(self, peer: NodeNumber, question: int, line: RootLine) -> RootAnswer:
         holdings = self._holdings
         view = holdings.shared(peer, line.partition)
         if view is None:
             return RootAnswer(line.partition, Verdict.NOT_NOW, is_proven=False, report=b"")
+        self._compared[peer, view.partition] = (question, holdings.floors.drops)
         mine = holdings.line(view)
         report = holdings.floors.report(view.partition)
         if mine.digest == line.digest:
@@ -194,6 +199,10 @@ class Answers:
     def _take_over(self, peer: NodeNumber, ask: TakeOver) -> None:
         view = self._holdings.shared(peer, ask.partition)
         if view is None:
+            return
+        # It may have been under way for long: what another life compared, or this one before it
+        # lost records, says nothing of what is here now.
+        if self._compared.get((peer, view.partition)) != (ask.id, self._holdings.floors.drops):
             return
         try:
             self._holdings.take_over(view, ask.report)

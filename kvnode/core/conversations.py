@@ -106,7 +106,8 @@ class TakeOver(NamedTuple):
     """An exchange that this side asked for is complete: what it had seen when that began."""
 
     id: int
-    """0: there is no answer."""
+    """Of the AskRoots that began it. Whoever answered that in an earlier life, or has dropped
+    floors since, heeds this no more. There is no answer."""
     partition: Partition
     report: bytes
     is_proven: bool

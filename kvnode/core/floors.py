@@ -103,13 +103,15 @@ class Seen:
 class Floors:
     """The floors of one node. Changes are collected until `save` puts them into a batch."""
 
-    __slots__ = ("_above", "_actors", "_changed", "_floor")
+    __slots__ = ("_above", "_actors", "_changed", "_floor", "drops")
 
     def __init__(self) -> None:
         self._actors: dict[Partition, dict[int, None]] = {}
         self._floor: dict[Place, int] = {}
         self._above: dict[Place, list[Run]] = {}
         self._changed: dict[Place, None] = {}
+        self.drops = 0
+        """How often a partition was forgotten in this life: what was compared before is void."""
 
     def add(self, partition: Partition, dot: Dot) -> None:
         """Take note of a dot that is here. Costs O(1) when it is the next one."""
@@ -203,6 +205,7 @@ class Floors:
 
     def drop(self, partition: Partition) -> None:
         """Forget a partition whose records were lost or given up."""
+        self.drops += 1
         for actor in self._actors.pop(partition, ()):
             place = (partition, actor)
             del self._floor[place]

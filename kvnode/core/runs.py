@@ -57,6 +57,10 @@ class Begun(NamedTuple):
     doubt: int
     heard: Heard
     """The peer's floors."""
+    drops: int = 0
+    """How often floors had been dropped here."""
+    question: int = 0
+    """The id of the question that compared it."""
 
 
 @dataclass(slots=True)
@@ -113,9 +117,12 @@ class Runs:
         return (peer, partition) in self._runs or (peer, partition) in self._queue
 
     def is_valid(self, begun: Begun) -> bool:
-        """Say whether what was compared still stands: trees known, same owners, same doubt."""
+        """Say whether what was compared still stands: trees known, same owners, same doubt, nothing
+        lost since."""
         partition = begun.view.partition
         proving = self._holdings.proving
+        if begun.drops != self._holdings.floors.drops:
+            return False
         # Proven meanwhile is as good; a newer doubt has taken floors and records into question.
         same_doubt = begun.doubt == proving.doubt_of(partition) or proving.is_proven(partition)
         return same_doubt and self._holdings.shared(begun.peer, partition) == begun.view

@@ -75,7 +75,8 @@ class Sweeps:
         self._holdings = holdings
         self._limits = limits
         self._on_heard = on_heard
-        self._next = 0
+        # Two lives of a node do not ask under one id: who answered one heeds it for that one.
+        self._next = (holdings.last_own(Partition(0)).actor & 0xFFFF_FFFF) << 24
         self._peers: dict[NodeNumber, _Peer] = {}
         self._now = Instant(0)
         self._out = Outbox()
@@ -189,7 +190,9 @@ class Sweeps:
             report = holdings.floors.report(partition)
             doubt = holdings.proving.doubt_of(partition)
             nothing = Heard(b"", is_proven=False)
-            peer.lines[partition] = Begun(number, view, report, doubt, nothing)
+            peer.lines[partition] = Begun(
+                number, view, report, doubt, nothing, holdings.floors.drops
+            )
             lines.append(holdings.line(view))
         if lines:
             peer.ask = self._take_id()
@@ -204,7 +207,7 @@ class Sweeps:
         for answer in tell.answers:
             begun = lines.pop(answer.partition, None)
             if begun is not None:
-                self._on_answer(begun, answer)
+                self._on_answer(begun._replace(question=tell.id), answer)
 
     def _on_answer(self, begun: Begun, answer: RootAnswer) -> None:
         report = begun.report if answer.verdict is Verdict.SAME else answer.report
@@ -247,7 +250,7 @@ class Sweeps:
                 self.progress.on_refused(begun.peer, view.partition)
                 return
             is_proven = holdings.proving.is_proven(view.partition)
-            over = TakeOver(0, view.partition, begun.report, is_proven)
+            over = TakeOver(begun.question, view.partition, begun.report, is_proven)
             self._out.send(begun.peer, over, durable=True)
         self._on_heard(begun.peer, view, heard)
         self.progress.on_complete(begun.peer, view.partition, self._now)

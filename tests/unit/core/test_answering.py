@@ -200,14 +200,39 @@ def test_scans_for_others_are_bounded() -> None:
 def test_what_a_complete_exchange_tells_is_taken_over() -> None:
     side, other = filled(), filled()
     other.floors.add(P, dot("b1"))
+    compared(side, line(other))
     asked(side, TakeOver(9, P, other.floors.report(P), is_proven=True))
     assert side.floors.floor(P, 2) == 1
     assert side.heard[ASKER, P] == (other.floors.report(P), True)
 
 
+def test_what_was_compared_in_an_earlier_life_is_not_taken_over() -> None:
+    before, other, wiped = filled(), filled(), one()
+    other.floors.add(P, dot("b1"))
+    compared(before, line(other))
+    over = TakeOver(9, P, other.floors.report(P), is_proven=True)
+    asked(wiped, over)
+    assert wiped.floors.report(P) == b""
+    assert wiped.heard == {}
+    (told,), _ = asked(wiped, AskRoots(10, (line(other),)))
+    asked(wiped, over)  # another question has been answered since
+    assert isinstance(told, TellRoots)
+    assert wiped.floors.report(P) == b""
+
+
+def test_what_was_compared_before_records_were_lost_is_not_taken_over() -> None:
+    side, other = filled(), filled()
+    other.floors.add(P, dot("b1"))
+    compared(side, line(other))
+    side.lose(P)
+    asked(side, TakeOver(9, P, other.floors.report(P), is_proven=True))
+    assert side.floors.report(P) == b""
+
+
 def test_a_report_that_cannot_be_is_an_alarm_and_changes_nothing() -> None:
     side = filled()
     before = side.floors.report(P)
+    compared(side, line(side, digest=1))
     asked(side, TakeOver(9, P, b"nonsense", is_proven=True))
     assert side.floors.report(P) == before
     assert len(side.answers.alarms) == 1
