@@ -65,6 +65,18 @@ def is_impure_import(name: str) -> bool:
     return generated or bool(prefixes & IMPURE_MODULES)
 
 
+def raises_in_except_star(tree: ast.AST) -> list[Fault]:
+    """Return where an `except*` raises: a group before Python 3.11.4, what it says since then."""
+    return [
+        Fault(inner.lineno, "raises in an except*: what comes out depends on the Python")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.TryStar)
+        for handler in node.handlers
+        for inner in ast.walk(handler)
+        if isinstance(inner, ast.Raise) and inner.exc is not None
+    ]
+
+
 def impurities(tree: ast.AST) -> list[Fault]:
     """Return where `tree` acts, reads a clock, or draws on what differs between runs."""
     found = [

@@ -299,3 +299,22 @@ def test_every_limit_is_documented_and_its_default_is_in_range(
     each: dataclasses.Field[Any],
 ) -> None:
     assert house.setting_faults(each) == []
+
+
+def test_a_raise_in_an_except_star_is_found() -> None:
+    bad = """
+        try:
+            act()
+        except* OSError as group:
+            raise group.exceptions[0]
+    """
+    assert house.raises_in_except_star(snippet(bad)) != []
+    assert (
+        house.raises_in_except_star(snippet(bad.replace("raise group.exceptions[0]", "raise")))
+        == []
+    )
+
+
+@pytest.mark.parametrize("module", modules(*CODE, "tests", "bench"), ids=str)
+def test_no_except_star_raises(module: Path) -> None:
+    assert told(module, house.raises_in_except_star(parsed(module))) == []
