@@ -297,7 +297,7 @@ class PeerService:
         for box in (requests.writes, requests.reads, requests.forwards, failures):
             in_flight.begin(box, is_bulk=is_bulk)
         if frame.epoch < self.identity.topology.epoch:
-            accepted.push(_refused_by_epoch(requests, frame, self.identity.topology.epoch))
+            accepted.push(refused_by_epoch(requests, frame, self.identity.topology.epoch))
         else:
             if self.is_draining and requests.forwards:
                 failures = [*failures, *map(_refused_by_drain, requests.forwards)]
@@ -324,9 +324,10 @@ class PeerService:
         return frame
 
 
-def _refused_by_epoch(
+def refused_by_epoch(
     requests: PeerRequests, frame: peer_pb2.PeerFrame, epoch: int
 ) -> list[PeerMessage]:
+    """Return the answers to requests of a frame that is of an older epoch than this node's."""
     refused, nothing = Status.REFUSED_EPOCH, Encoded(b"")
     text = f"epoch {frame.epoch} is older than {epoch}"
     stale, none = ErrorCode.STALE_EPOCH, Outcome.NOT_APPLIED

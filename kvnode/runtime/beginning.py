@@ -4,7 +4,7 @@ On any engine, with no folder, clock or loop of its own: so a simulated node ope
 Laws: what cannot be read is damage and never an absence: no floor, no start number and no topology
 is taken for unknown because its block is bad. Floors of a store that has lost records are not used.
 Nothing is issued before the start number is durable, nothing served before the doubts are.
-Tests: tests/unit/runtime/test_opening.py.
+Tests: tests/unit/runtime/test_opening.py; with power cuts and damage: tests/sim/test_world.py.
 Source: design, sections 2.2 and 2.4.
 """
 

@@ -41,6 +41,10 @@ from kvproto import peer_pb2
 
 log = logging.getLogger(__name__)
 
+CLOCK_NEWS_MS = 50
+"""A peer's clock is told of again when it differs by so much more or less than before: an idle
+node would else have a turn for each heartbeat's answer."""
+
 _NAMES = {PeerUp: "up", PeerDown: "down", PeerSilent: "silent", PeerHeard: "heard"}
 
 
@@ -74,6 +78,7 @@ class Peer:
         self._detector = links.detector
         self._life = 0
         self._refused_why = ""
+        self._told_ahead_ms: int | None = None
 
     @property
     def is_up(self) -> bool:
@@ -116,6 +121,7 @@ class Peer:
         self._refused_why = ""
         self._identity.on_hello(frame.hello)
         self._life = frame.hello.incarnation
+        self.forget_clock()
         self._note_clock(frame.hello.wall_ms)
 
     def on_open(self) -> None:
@@ -171,6 +177,10 @@ class Peer:
         self.link.end()
         self.bulk.end()
 
+    def forget_clock(self) -> None:
+        """The core has forgotten how far ahead the peer's clock is: tell it when it is heard."""
+        self._told_ahead_ms = None
+
     def _judge_backlog(self) -> None:
         if self.link.is_overfull or self.bulk.is_overfull:
             self.end("too much unsent")
@@ -182,8 +192,12 @@ class Peer:
         raise BadFrame(why)
 
     def _note_clock(self, theirs_ms: int) -> None:
-        if theirs_ms:
-            self.pump.submit(PeerClock(self.number, theirs_ms - wall_ms()))
+        if not theirs_ms:
+            return
+        ahead_ms, told_ms = theirs_ms - wall_ms(), self._told_ahead_ms
+        if told_ms is None or abs(ahead_ms - told_ms) > CLOCK_NEWS_MS:
+            self._told_ahead_ms = ahead_ms
+            self.pump.submit(PeerClock(self.number, ahead_ms))
 
 
 class Links:
@@ -244,6 +258,8 @@ class Links:
             peer = self.peers.get(event.node)
             name = event.node if peer is None else peer.id
             log.info("peer_%s peer=%s why=%s", _NAMES[type(event)], name, why)
+            if peer is not None and type(event) is PeerDown:
+                peer.forget_clock()
             self._pump.submit(event)
 
     def stop(self) -> None:

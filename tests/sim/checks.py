@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from kvnode.core.batch import Family, WriteBatch
 from kvnode.core.hints import decode_hint, split_hint_key
 from kvnode.core.keys import StorageKey
-from kvnode.core.messages import NodeNumber
+from kvnode.core.messages import NodeNumber, PeerMessage
 from kvnode.core.record import core_of, decode
 from kvnode.core.versions import (
     NOTHING_SEEN,
@@ -89,6 +89,15 @@ class Watch:
     def on_start(self, node: NodeNumber) -> None:
         """A life begins: what it has seen, it may have lost with its log."""
         self._known = {place: seen for place, seen in self._known.items() if place[0] != node}
+
+    def on_sync(self, node: NodeNumber) -> None:
+        """A flush has ended."""
+
+    def on_clock(self, ahead_ms: int) -> None:
+        """A physical clock is so far ahead from now on."""
+
+    def on_message(self, source: NodeNumber, target: NodeNumber, message: PeerMessage) -> None:
+        """A node hears another one, or itself."""
 
     def on_write(self, node: NodeNumber, engine: Engine, batch: WriteBatch) -> None:
         """Check what a node is about to store."""

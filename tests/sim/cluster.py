@@ -1,12 +1,11 @@
-"""A whole cluster in one thread: the real core, the memory engine, virtual time, one seed.
+"""A whole cluster in one thread: the real core and codecs, disks, virtual time, one seed.
 
-What it decides: the order of everything that happens. The nodes decide all else, and what a driver
-must do for them (kvnode.core.node) is done here as the runtime does it: records are fetched for a
-turn, its batch is written, what is held leaves when a flush has ended.
-Laws: the same seed and the same calls give the same trace; time moves only in `run`; a crash keeps
-nothing that was not flushed, but for a prefix that chance decides; every life has an actor of its
-own. Its tests are tests/sim/test_cluster.py. Left out: torn writes, clocks that jump, a full disk
-(the full simulator grows from here).
+What it decides: the order of everything that happens. The nodes decide all else; what a driver
+must do for them is done in tests/sim/host.py and tests/sim/links.py as the runtime does it.
+Laws: the same seed and the same calls give the same trace, in any process; time moves only in
+`run`; each purpose has a stream of chance of its own; every life has an actor of its own; nodes
+hear of one another by bytes alone.
+Its tests are tests/sim/test_world.py and tests/sim/test_cluster.py.
 """
 
 from __future__ import annotations
@@ -15,46 +14,28 @@ import hashlib
 import heapq
 import itertools
 import random
-from collections.abc import Callable, Sequence
+import struct
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from kvnode.core.bounds import Limits
-from kvnode.core.conversations import (
-    AskHashes,
-    AskKeys,
-    AskRoots,
-    AskState,
-    LogLosers,
-    PeerAsks,
-    PeerTells,
-    Prune,
-    TakeOver,
-    TellHashes,
-    TellKeys,
-    TellLogged,
-    TellPruned,
-    TellRoots,
-    TellState,
-)
 from kvnode.core.keys import Partition, StorageKey, keyspace_of, partition_of_key
 from kvnode.core.liveness import Change, Standing
 from kvnode.core.messages import (
     ClientGet,
     ClientPut,
-    Event,
-    Failure,
     NodeNumber,
     PeerMessage,
-    PeerReplies,
-    PeerRequests,
-    PutResult,
     ReplicaRead,
-    ReplicaReadReply,
     ReplicaWrite,
-    ReplicaWriteReply,
     Result,
     SessionId,
 )
+from kvnode.core.node import Node
 from kvnode.core.topology import Keyspace, Member, NodeId, Topology
+from kvnode.runtime.pump import as_events
+from kvnode.runtime.topology_codec import encode_topology
 from tests.sim.checks import Stored, Watch, brief_context
 from tests.sim.front import Front
 from tests.sim.host import CLUSTER_KEY as CLUSTER_KEY
@@ -63,6 +44,11 @@ from tests.sim.network import Network
 
 BIRTH_MS = 1_700_000_000_000
 PARTITIONS = 8
+GHOSTS = 100
+"""The first slot of machines that are no member's."""
+_STORY = 80
+_HEAD = struct.Struct("<QHHI")
+_PLAIN = frozenset((str, int, bool, bytes, type(None)))
 
 
 class Cluster:
@@ -85,21 +71,17 @@ class Cluster:
         self.keyspace = self.keyspaces[0]
         self.topology = _topology(nodes, self.keyspaces)
         self.watch = Watch(self)
-        self.stories: dict[bytes, list[str]] = {}
+        self.stories: dict[bytes, deque[tuple[int, str, tuple[object, ...]]]] = {}
         self._fronts: dict[NodeNumber, Front] = {}
         self.changes: list[tuple[int, NodeNumber, Change]] = []
         """When which node changed its mind about a peer."""
         self._trace = hashlib.blake2b(digest_size=16)
         self._streams: dict[str, random.Random] = {}
         self._order = itertools.count()
-        self._agenda: list[tuple[int, int, Callable[[], None]]] = []
-        self.network = Network(
-            nodes=nodes,
-            seed=seed,
-            now=lambda: self.now_us,
-            schedule=self.later,
-            deliver=self._deliver,
-        )
+        self._agenda: list[tuple[int, int, Callable[..., Any], tuple[object, ...]]] = []
+        self.network = Network(self, nodes=nodes, seed=seed)
+        self.ghosts: list[Host] = []
+        """Second lives under identities that were copied."""
         self.numbers = range(1, nodes + 1)
         self.hosts = {number: Host(self, number) for number in self.numbers}
         for host in self.hosts.values():
@@ -124,17 +106,21 @@ class Cluster:
 
     def later(self, delay_us: int, act: Callable[[], None]) -> None:
         """Put something on the agenda."""
-        heapq.heappush(self._agenda, (self.now_us + delay_us, next(self._order), act))
+        self.after(delay_us, act)
 
-    def run(self, for_us: int, until: Callable[[], bool] = lambda: False) -> bool:
+    def after(self, delay_us: int, act: Callable[..., Any], *args: object) -> None:
+        """Put a call on the agenda."""
+        heapq.heappush(self._agenda, (self.now_us + delay_us, next(self._order), act, args))
+
+    def run(self, for_us: int, until: Callable[[], bool] | None = None) -> bool:
         """Let time pass, until `until` holds; returns whether it does."""
-        end = self.now_us + for_us
-        while not until():
-            if not self._agenda or self._agenda[0][0] > end:
+        end, agenda, pop = self.now_us + for_us, self._agenda, heapq.heappop
+        while until is None or not until():
+            if not agenda or agenda[0][0] > end:
                 self.now_us = end
-                return until()
-            self.now_us, _, act = heapq.heappop(self._agenda)
-            act()
+                return until is not None and until()
+            self.now_us, _, act, args = pop(agenda)
+            act(*args)
         return True
 
     # ---- links ---------------------------------------------------------------------------
@@ -174,9 +160,49 @@ class Cluster:
             return False
         return here.standing(b) is Standing.UP and there.standing(a) is Standing.UP
 
-    def _deliver(self, source: NodeNumber, target: NodeNumber, message: PeerMessage) -> None:
-        self.tell("message", source, target, message)
-        self.hosts[target].hear(_event(source, message))
+    def inject(self, source: NodeNumber, target: NodeNumber, message: PeerMessage) -> None:
+        """Have a message reach a node, on no stream, though as bytes."""
+        here, there = self.hosts[source], self.hosts[target]
+        if source == target:
+            for event in as_events(source, [message]):
+                here.hear(event)
+        elif there.links is not None and there.wire is not None:
+            wire = here.wire or there.wire
+            data = wire.codec.encode(wire.begin(), [message])
+            there.take(there.links, there.links.inject, source, data)
+
+    def note_frame(self, source: NodeNumber, target: NodeNumber, data: bytes) -> None:
+        """A frame is heard: it goes into the trace."""
+        self._trace.update(_HEAD.pack(self.now_us, source, target, len(data)))
+        self._trace.update(data)
+
+    def note_messages(
+        self, source: NodeNumber, target: NodeNumber, messages: Iterable[PeerMessage]
+    ) -> None:
+        """Messages are heard: they go into the stories of their keys."""
+        for message in messages:
+            self.watch.on_message(source, target, message)
+            if (key := getattr(message, "key", None)) is not None:
+                self._note(key, "message", (source, target, message))
+
+    def copy_identity(self, source: NodeNumber) -> Host:
+        """Copy a node's data folder to another machine, and start it there under its name."""
+        self.tell("copy", source)
+        ghost = Host(self, source, slot=GHOSTS + len(self.ghosts))
+        self.ghosts.append(ghost)
+        for number in self.numbers:
+            self.network.link(ghost.slot, number)
+            self.network.link(number, ghost.slot)
+        ghost.disk.restore(self.hosts[source].disk.image())
+        ghost.start()
+        return ghost
+
+    def follow(self, node: NodeNumber, topology: Topology) -> None:
+        """Have one node hear of a newer topology; the others will hear of it in its frames."""
+        self.tell("topology", node, topology.epoch)
+        identity = self.hosts[node].identity
+        if identity is not None and topology.epoch > identity.topology.epoch:
+            identity.install(encode_topology(topology))
 
     # ---- clients and the story -------------------------------------------------------------
 
@@ -198,12 +224,25 @@ class Cluster:
 
     def are_owners_equal(self) -> bool:
         """Say whether all nodes live, are proven, and hold the same as the other owners."""
-        lives = {number: host.life for number, host in self.hosts.items()}
-        if not all(life is not None and life.replica.is_proven for life in lives.values()):
+        lives = [host.life for host in self.hosts.values()]
+        if not all(life is not None and life.replica.is_proven for life in lives):
             return False
-        for partition, row in enumerate(self.topology.owner_numbers):
-            owners = [life for number in row if (life := lives[number]) is not None]
-            if len({life.replica.trees.root(Partition(partition), 1) for life in owners}) > 1:
+        return all(self.is_equal(Partition(each)) for each in range(self.topology.partitions))
+
+    def is_equal(self, partition: Partition, among: Sequence[NodeNumber] = ()) -> bool:
+        """Say whether all owners of a partition live and hold the same: or those of some nodes."""
+        row = self.topology.owner_numbers[partition]
+        first: Node | None = None
+        for place, number in enumerate(row, start=1):
+            if among and number not in among:
+                continue
+            life = self.hosts[number].life
+            if life is None:
+                return False
+            first = first or life
+            # The owner in this place holds the keyspaces whose n is at least so much.
+            here, there = life.replica.trees, first.replica.trees
+            if here.root(partition, place) != there.root(partition, place):
                 return False
         return True
 
@@ -211,6 +250,10 @@ class Cluster:
         """Return the numbers of a key's owners."""
         partition = partition_of_key(key, self.topology.partition_bits)
         return self.topology.owner_numbers[partition][: self.keyspace_of(key).n]
+
+    def partition_of(self, key: StorageKey) -> Partition:
+        """Return a key's partition."""
+        return partition_of_key(key, self.topology.partition_bits)
 
     def keyspace_of(self, key: StorageKey) -> Keyspace:
         """Return a key's keyspace."""
@@ -220,16 +263,17 @@ class Cluster:
 
     def tell(self, what: str, *facts: object) -> None:
         """Add to the trace, and to the story of the key that it is about."""
-        line = f"{self.now_us:>10} {what} {' '.join(map(repr, facts))}"
-        self._trace.update(line.encode() + b"\n")
+        told = [fact if type(fact) in _PLAIN else type(fact).__name__ for fact in facts]
+        self._trace.update(f"{self.now_us} {what} {told}\n".encode())
         for fact in facts:
-            key = getattr(fact, "key", None)
-            if key is not None:
-                self.stories.setdefault(key, []).append(self._brief(what, facts))
+            if (key := getattr(fact, "key", None)) is not None:
+                self._note(key, what, facts)
 
-    def _brief(self, what: str, facts: tuple[object, ...]) -> str:
-        told = " ".join(fact.brief() if isinstance(fact, Stored) else brief(fact) for fact in facts)
-        return f"{self.now_us / 1_000_000:>10.6f} s  {what} {told}"
+    def _note(self, key: StorageKey, what: str, facts: tuple[object, ...]) -> None:
+        story = self.stories.get(key)
+        if story is None:
+            story = self.stories[key] = deque(maxlen=_STORY)
+        story.append((self.now_us, what, facts))
 
     def digest(self) -> str:
         """Return the hash of all that happened."""
@@ -237,7 +281,7 @@ class Cluster:
 
     def fail(self, key: StorageKey, claim: str) -> None:
         """Report a broken invariant with the seed and the key's story."""
-        story = "\n".join(self.stories.get(key, [])[-80:])
+        story = "\n".join(_told(*event) for event in self.stories.get(key, ()))
         raise AssertionError(f"seed {self.seed}: {claim}\nstory of {key!r}:\n{story}")
 
 
@@ -261,24 +305,9 @@ def brief(fact: object) -> str:
             return repr(fact)
 
 
-def _event(source: NodeNumber, message: PeerMessage) -> Event:
-    match message:
-        case ReplicaWrite():
-            return PeerRequests(source, writes=(message,))
-        case ReplicaRead():
-            return PeerRequests(source, reads=(message,))
-        case ClientPut():
-            return PeerRequests(source, forwards=(message,))
-        case ReplicaWriteReply():
-            return PeerReplies(source, writes=(message,))
-        case ReplicaReadReply():
-            return PeerReplies(source, reads=(message,))
-        case PutResult() | Failure():
-            return PeerReplies(source, forwards=(message,))
-        case AskRoots() | AskHashes() | AskKeys() | TakeOver() | AskState() | LogLosers() | Prune():
-            return PeerAsks(source, (message,))
-        case TellRoots() | TellHashes() | TellKeys() | TellState() | TellLogged() | TellPruned():
-            return PeerTells(source, (message,))
+def _told(now_us: int, what: str, facts: tuple[object, ...]) -> str:
+    told = " ".join(fact.brief() if isinstance(fact, Stored) else brief(fact) for fact in facts)
+    return f"{now_us / 1_000_000:>10.6f} s  {what} {told}"
 
 
 def _topology(nodes: int, keyspaces: Sequence[Keyspace]) -> Topology:

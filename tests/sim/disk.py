@@ -84,6 +84,8 @@ class Disk:
         """Writes raise `StorageStalled`."""
         self.is_clean = False
         """The folder's marker of a clean stop."""
+        self.rebuild_asked = ""
+        """Why the next opening is to rebuild it."""
         self._families: list[Space] = [SortedDict() for _ in Family]
         self._log: list[_Logged] = []
         self._synced = 0
@@ -236,7 +238,7 @@ class Disk:
         self._families = [SortedDict() for _ in Family]
         self._log, self._synced, self._log_bytes, self._flipped = [], 0, 0, None
         self._bad = {}
-        self.damage, self.is_clean = (), False
+        self.damage, self.is_clean, self.rebuild_asked = (), False, ""
 
     # ---- damage --------------------------------------------------------------------------
 
@@ -285,15 +287,26 @@ class Disk:
         """The keys that cannot be read at present."""
         return list(self._bad)
 
+    @property
+    def has_flipped_log(self) -> bool:
+        """Whether the next opening will find a flipped bit in the log."""
+        return self._flipped is not None
+
     def rebuild(self, why: str, salvage: Callable[[Disk, Disk], None]) -> None:
         """Be replaced by what `salvage` copies of it to an empty disk. Nobody has it open."""
         old, damage = Disk(), self.damage
         old._families, old._bad = self._families, self._bad
         self.wipe()
-        self.fenced = None
         salvage(old, self)
-        self._move_to_tables()
         self.damage = (*damage, f"rebuilt: {why}")
+        self.written = self.durable = Position(0)
+        self.rebuild_asked = ""
+
+    def take(self, batch: WriteBatch) -> None:
+        """Hold what a batch puts, as if it had been written long ago."""
+        for family, key, value in batch.changes:
+            assert value is not None
+            self.put(family, key, value)
 
     # ---- within --------------------------------------------------------------------------
 

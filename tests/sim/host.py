@@ -9,40 +9,42 @@ order; what an ended life had asked for never happens. Its tests are tests/sim/t
 
 from __future__ import annotations
 
-import functools
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from kvnode.core.batch import Family
+from kvnode.core.batch import Family, WriteBatch
 from kvnode.core.conflict_log import ConflictLog, Entry, decode_entry
-from kvnode.core.floors import Floors
-from kvnode.core.hints import Hints
 from kvnode.core.keys import Partition, StorageKey
 from kvnode.core.messages import (
     Event,
     Instant,
     NodeNumber,
-    PeerClock,
     PeerMessage,
-    PeerReplies,
     Scan,
     Scanned,
     Status,
     SyncedUpTo,
 )
 from kvnode.core.node import Node, Turn
-from kvnode.core.proving import UNPROVEN
 from kvnode.core.trees import LEAVES, trees_of
+from kvnode.runtime.beginning import Begun, Start, begin_life
+from kvnode.runtime.identity import Identity
+from kvnode.runtime.proof import note_doubt
+from kvnode.runtime.pump import as_events
 from kvnode.storage.port import (
     ReadFailure,
     StorageDamaged,
+    StorageError,
     StorageFenced,
     StorageFull,
     StorageStalled,
 )
+from kvnode.storage.rebuild import Salvage, copy_what_reads
 from tests.sim.disk import Disk, Image
-from tests.sim.links import RESET_US, Links
+from tests.sim.links import Links
+from tests.sim.network import Slot
+from tests.sim.wire import Wire, is_request
 
 if TYPE_CHECKING:
     from tests.sim.cluster import Cluster
@@ -52,20 +54,26 @@ Key = TypeVar("Key", bound=bytes)
 CLUSTER_KEY = b"simulated cluster key, 32 bytes."
 _NONE: frozenset[bytes] = frozenset()
 _STALL_RETRY_US = 20_000
+_RESTART_US = 500_000
+"""Until a node whose store was found damaged has begun anew and rebuilt it."""
+_PULSE_US = 200_000
+"""How exactly a process knows how long it was away."""
 _ALARMS = 20
 
 
 class Host:
     """One node: its disk and its clock outlive its lives."""
 
-    def __init__(self, world: Cluster, number: NodeNumber) -> None:
+    def __init__(self, world: Cluster, number: NodeNumber, *, slot: Slot = 0) -> None:
+        """Args: `slot`: of the machine, if it is not the member's."""
         self.number = number
+        self.slot = slot or number
         self.disk = Disk()
         self.ahead_ms = 0
         """How far its physical clock is ahead of true time."""
-        self.is_proven = True
-        """Whether the next life begins without a doubt other than those that its store knows of."""
         self.life: Node | None = None
+        self.identity: Identity | None = None
+        self.wire: Wire | None = None
         self.links: Links | None = None
         """Its life's."""
         self.why_ended = ""
@@ -79,6 +87,8 @@ class Host:
         self._unsynced: deque[tuple[int, int]] = deque()
         """Position and turn of writes that no flush has covered."""
         self._synced_turn = 0
+        self._is_damaged = False
+        """Something could not be read in this turn."""
         self._stalled: Turn | None = None
         """A turn whose batch found no room: no other turn may run before it."""
         self._is_due = False
@@ -86,9 +96,11 @@ class Host:
         self._sync_at: int | None = None
         """When a flush is to begin."""
         self._timer_at: int | None = None
-        self._frozen: list[Callable[[], None]] | None = None
+        self._frozen: list[tuple[Callable[..., None], tuple[object, ...]]] | None = None
         """What waits until a paused process is resumed."""
+        self._paused_us = 0
         self._lives = 0
+        self._boots = 1
 
     @property
     def engine(self) -> Disk:
@@ -102,63 +114,91 @@ class Host:
 
     # ---- the process ---------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Begin a new life on what the store holds."""
+    def start(self, *, is_restored: bool = False) -> None:
+        """Begin a new life on what the store holds, rebuilt if it is damaged.
+
+        With `is_restored` its operator vouches that a life at another place is over.
+        """
         world = self._world
         assert self.life is None
         self._lives += 1
         self.disk.open()
-        floors = Floors()
-        floors.load(self._all(Family.FLOORS))
-        hints = Hints(bytes_max=world.limits.hint_bytes)
-        hints.load(self._all(Family.HINTS))
-        trees = trees_of(world.topology)
-        trees.load(self._all(Family.TREES))
-        (mark,) = self.disk.multi_get(Family.META, [UNPROVEN])
-        assert not isinstance(mark, ReadFailure)
-        self.life = Node(
-            number=self.number,
-            actor=world.new_actor(self.number),
-            topology=world.topology,
-            limits=world.limits,
+        if self.disk.rebuild_asked:
+            self._rebuild(self.disk.rebuild_asked)
+        try:
+            begun = self._begin(is_restored=is_restored)
+        except StorageDamaged as exc:
+            self._rebuild(str(exc))
+            begun = self._begin(is_restored=is_restored)
+        except StorageError as exc:
+            self._end(f"cannot begin: {exc}")
+            return
+        self.life, self.identity = begun.node, begun.identity
+        begun.identity.pump = self
+        world.tell("start", self.slot, self.life.replica.actor)
+        wire = Wire(
+            begun.identity,
+            world.limits,
             cluster_key=CLUSTER_KEY,
-            floors=floors,
-            hints=hints,
-            trees=trees,
-            conflicts=self.conflict_log(),
+            now_us=lambda: Instant(world.now_us),
         )
-        self.life.replica.proving.load(mark)
-        if not self.is_proven or self.disk.damage:
-            self.is_proven = True
-            self.disk.forget_damage()
-            self.life.replica.doubt(self.life.replica.proving.owned())
-        world.tell("start", self.number, f"{self.life.replica.actor:x}")
-        world.watch.on_start(self.number)
-        self.links = Links(
-            self, world, [number for number in world.numbers if number != self.number]
-        )
+        self.wire = wire
+        self.links = Links(self, world, begun.identity, wire)
         self.links.begin()
         for other in world.hosts.values():
-            if other.links is not None and other is not self:
+            if other.links is not None and self.slot == self.number and other is not self:
                 other.links.dial(self.number)
+
+    def _begin(self, *, is_restored: bool) -> Begun:
+        world = self._world
+        if self.slot == self.number:
+            world.watch.on_start(self.number)
+        start = Start(
+            node_id=f"n{self.number}",
+            incarnation=world.new_actor(self.slot),
+            limits=world.limits,
+            cluster_key=CLUSTER_KEY,
+            boot=b"%d.%d" % (self.slot, self._boots),
+            place=f"{self.slot:032x} machine {self.slot}",
+            is_restored=is_restored,
+        )
+        return begin_life(
+            self.disk,
+            self.disk,
+            start,
+            born=world.topology,
+            wall_ms=lambda: self.wall_ms,
+            later=lambda delay_s, act: self.later(int(1e6 * delay_s), act),
+        )
+
+    def _rebuild(self, why: str) -> None:
+        self._world.tell("rebuild", self.slot)
+        self.disk.rebuild(why, lambda old, new: copy_what_reads(old, new.take, Salvage()))
 
     def kill(self, *, keeps: bool = True) -> None:
         """Power is lost here: chance says how much of the unsynced log is left, if any."""
         assert self.life is not None
-        keep = self.disk.crash(self._world.chance(f"crash {self.number}"), keeps=keeps)
-        self._world.tell("kill", self.number, keep)
+        self._boots += 1
+        keep = self.disk.crash(self._world.chance(f"crash {self.slot}"), keeps=keeps)
+        self._world.tell("kill", self.slot, keep)
         self._end("killed")
+
+    def down(self) -> None:
+        """Be dead, and stay so until `start`, also if a rebuild is under way."""
+        if self.life is not None:
+            self.kill()
+        self._lives += 1
 
     def end(self, why: str = "ended") -> None:
         """The process is killed, and the machine goes on: the page cache keeps what was written."""
         assert self.life is not None
-        self._world.tell("end", self.number, why)
+        self._world.tell("end", self.slot, why)
         self._end(why)
 
     def stop(self) -> None:
         """Stop cleanly: everything is made durable, and marked so; what is in flight is lost."""
         assert self.life is not None
-        self._world.tell("stop", self.number)
+        self._world.tell("stop", self.slot)
         self.disk.close()
         self.disk.is_clean = True
         self._end("stopped")
@@ -167,55 +207,80 @@ class Host:
         """Stop the process where it is: nothing happens in it until it is resumed."""
         if self._frozen is None and self.life is not None:
             self._frozen = []
-            self._world.tell("pause", self.number)
+            self._paused_us = self._world.now_us
+            self._world.tell("pause", self.slot)
 
     def resume(self) -> None:
-        """Continue a paused process: what has come meanwhile is taken now, in order."""
+        """Continue a paused process: what has come meanwhile is taken now, in order; but nothing
+        from streams if it was away for long."""
         if self._frozen is None:
             return
-        self._world.tell("resume", self.number)
+        world = self._world
+        world.tell("resume", self.slot)
         frozen, self._frozen = self._frozen, None
-        for act in frozen:
-            self._world.later(0, act)
+        assert self.links is not None
+        if world.now_us - self._paused_us > 1_000 * world.limits.silence_ms + _PULSE_US:
+            self.links.on_away()
+        for act, args in frozen:
+            world.after(0, act, *args)
 
     def wipe(self) -> None:
-        """Lose the disk (of a node that is not running): what it held is no longer proven."""
+        """Lose the disk (of a node that is not running)."""
         assert self.life is None
         self.disk.wipe()
-        self.is_proven = False
-        self._world.tell("wipe", self.number)
+        self._world.tell("wipe", self.slot)
 
     def restore(self, image: Image) -> None:
         """Put an older image on the disk (of a node that is not running)."""
         assert self.life is None
         self.disk.restore(image)
-        self.is_proven = False
-        self._world.tell("restore", self.number)
+        self._world.tell("restore", self.slot)
+
+    def doubt(self) -> None:
+        """Have the store (of a node that is not running) say that it may lack something."""
+        assert self.life is None
+        self.disk.open()
+        batch = WriteBatch()
+        note_doubt(batch)
+        self.disk.write(batch)
+        self.disk.flush()
+
+    @property
+    def wall_ms(self) -> int:
+        """What its clock says, ms since 1970."""
+        return self._world.wall_ms + self.ahead_ms
 
     def set_clock(self, ahead_ms: int) -> None:
-        """Make its physical clock wrong; it and its peers see that from their next frames."""
+        """Make its physical clock wrong; it and its peers see that from their next heartbeats."""
         self.ahead_ms = ahead_ms
-        self._world.tell("clock", self.number, ahead_ms)
-        for other in self._world.hosts.values():
-            if other is not self and self._world.is_linked(self.number, other.number):
-                self.hear(PeerClock(other.number, other.ahead_ms - ahead_ms))
-                other.hear(PeerClock(self.number, ahead_ms - other.ahead_ms))
+        self._world.tell("clock", self.slot, ahead_ms)
+        self._world.watch.on_clock(ahead_ms)
+
+    def fail(self, exc: BaseException) -> None:
+        """Something ends the node: a refusal, or its store."""
+        if self.life is None:
+            return
+        self._world.tell("fails", self.slot, type(exc).__name__)
+        damaged = isinstance(exc, StorageDamaged)
+        self._end(f"{type(exc).__name__}: {exc}")
+        if damaged:
+            self.disk.rebuild_asked = str(exc)
+            self._world.after(_RESTART_US, self._begin_anew, self._lives)
+
+    def _begin_anew(self, life: int) -> None:
+        if self.life is None and self._lives == life:
+            self.start()
 
     def _end(self, why: str) -> None:
-        self.life = None
+        links, self.links = self.links, None
+        self.life = self.identity = None
         self.why_ended = why
         self._inbox, self._held, self._unsynced = [], deque(), deque()
         self._stalled = self._frozen = self._sync_at = self._timer_at = None
-        self._is_due = self._is_flushing = False
+        self._is_due = self._is_flushing = self._is_damaged = False
         self._synced_turn = 0
-        self.links = None
-        world = self._world
-        for other in world.hosts.values():
-            if (
-                other.links is not None
-                and not world.network.links[self.number, other.number].is_cut
-            ):
-                other.later(RESET_US, functools.partial(other.links.reset, self.number))
+        if links is not None:
+            links.close()
 
     # ---- turns ---------------------------------------------------------------------------
 
@@ -223,26 +288,40 @@ class Host:
         """Take note of an event; the turn comes as soon as whatever happens now is over."""
         if self.life is None:
             return
-        if isinstance(event, PeerReplies) and self.links is not None:
-            self.links.on_replies(event)
         self._inbox.append(event)
         if not self._is_due:
             self._is_due = True
-            self.later(0, self._run)
+            self._world.after(0, self._fire, self._lives, self._run)
+
+    def submit(self, event: Event) -> None:
+        """Hear (kvnode.runtime.identity)."""
+        self.hear(event)
 
     def later(self, delay_us: int, act: Callable[[], None]) -> None:
         """Do something later, unless this life has ended by then."""
-        self._world.later(delay_us, functools.partial(self._fire, self._lives, act))
+        self._world.after(delay_us, self._fire, self._lives, act)
+
+    def take(self, links: Links, hear: Callable[..., None], *args: object) -> None:
+        """Something has come on a stream of one life."""
+        if links is not self.links:
+            return
+        if self._frozen is not None:
+            self._frozen.append((self.take, (links, hear, *args)))
+            return
+        try:
+            hear(*args)
+        except StorageError as exc:
+            self.fail(exc)
 
     def is_life(self, number: int) -> bool:
         """Say whether this is still that life."""
         return self.life is not None and self._lives == number
 
     def _fire(self, life: int, act: Callable[[], None]) -> None:
-        if self.life is None or self._lives != life:
+        if self._lives != life or self.life is None:
             return
         if self._frozen is not None:
-            self._frozen.append(functools.partial(self._fire, life, act))
+            self._frozen.append((self._fire, (life, act)))
         else:
             act()
 
@@ -268,9 +347,12 @@ class Host:
             hints=hints,
             unreadable=failed | failed_hints if failed_hints else failed,
             now=Instant(world.now_us),
-            wall_ms=world.wall_ms + self.ahead_ms,
+            wall_ms=self.wall_ms,
         )
         self._carry_out(turn)
+        if self._is_damaged:
+            self._is_damaged = False
+            self.fail(StorageDamaged("a record cannot be read"))
 
     def _carry_out(self, turn: Turn) -> None:
         life, world = self.life, self._world
@@ -288,7 +370,7 @@ class Host:
         if alarms := life.take_alarms():
             self.alarms = [*self.alarms, *alarms][-_ALARMS:]
         for scan in turn.out.scans:
-            self.hear(Scanned(scan.id, self._scan(scan)))
+            self._scan(scan)
         self._wake()
 
     def _retry(self) -> None:
@@ -303,16 +385,23 @@ class Host:
     ) -> tuple[dict[Key, bytes | None], frozenset[bytes]]:
         if not keys:
             return {}, _NONE
-        found = self.disk.multi_get(family, keys)
-        failed = frozenset(k for k, v in zip(keys, found, strict=True) if self._is_failure(v))
-        records = {k: v for k, v in zip(keys, found, strict=True) if isinstance(v, bytes)}
-        return {key: records.get(key) for key in keys}, failed
+        records: dict[Key, bytes | None] = {}
+        failed = []
+        for key, found in zip(keys, self.disk.multi_get(family, keys), strict=True):
+            if self._is_failure(found):
+                # Once, abstaining, the turn goes on.
+                failed.append(key)
+                self._is_damaged = True
+            records[key] = found if isinstance(found, bytes) else None
+        return records, frozenset(failed) if failed else _NONE
 
-    def _scan(self, scan: Scan) -> list[tuple[bytes, bytes]] | None:
+    def _scan(self, scan: Scan) -> None:
         try:
-            return self.disk.scan(scan.family, scan.start, scan.end, scan.limit)
+            pairs = self.disk.scan(scan.family, scan.start, scan.end, scan.limit)
         except StorageDamaged:
-            return None
+            self._is_damaged = True
+        else:
+            self.hear(Scanned(scan.id, pairs))
 
     @staticmethod
     def _is_failure(found: bytes | ReadFailure | None) -> bool:
@@ -322,8 +411,9 @@ class Host:
     # ---- the log -------------------------------------------------------------------------
 
     def _write(self, turn: Turn) -> None:
+        if self.slot == self.number:
+            self._world.watch.on_write(self.number, self.disk, turn.batch)
         position = self.disk.write(turn.batch)
-        self._world.watch.on_write(self.number, self.disk, turn.batch)
         self._unsynced.append((position, turn.number))
         self._sync_within(1_000 * self._world.limits.periodic_sync_ms)
 
@@ -347,11 +437,12 @@ class Host:
         try:
             self.disk.sync(mark)
         except StorageFenced as fenced:
-            self._world.tell("fenced", self.number)
             # What the kernel had not written it may write yet, or not.
-            self.disk.crash(self._world.chance(f"crash {self.number}"))
-            self._end(f"fenced: {fenced}")
+            self.disk.crash(self._world.chance(f"crash {self.slot}"))
+            self.fail(fenced)
             return
+        if self.slot == self.number:
+            self._world.watch.on_sync(self.number)
         if self._sync_at is not None:
             self.later(max(0, self._sync_at - self._world.now_us), self._begin_flush)
         while self._unsynced and self._unsynced[0][0] <= mark:
@@ -376,11 +467,23 @@ class Host:
             self._deliver(held)
 
     def _deliver(self, boxes: dict[NodeNumber, list[PeerMessage]]) -> None:
+        """Carry messages away: requests on our own streams, replies on the peers'."""
         assert self.links is not None
         for target, messages in boxes.items():
-            for message in messages:
-                self.links.on_sent(target, message)
-                self._world.network.send(self.number, target, message)
+            if target == self.number:
+                self._loop_back(messages)
+                continue
+            requests = [one for one in messages if is_request(one)]
+            if requests:
+                self.links.request(target, requests)
+            if len(requests) < len(messages):
+                self.links.reply(target, [one for one in messages if not is_request(one)])
+
+    def _loop_back(self, messages: list[PeerMessage]) -> None:
+        if self.slot == self.number:
+            self._world.note_messages(self.number, self.number, messages)
+        for event in as_events(self.number, messages):
+            self.hear(event)
 
     def _wake(self) -> None:
         """Keep one timer at the core's next instant."""

@@ -1,151 +1,448 @@
-"""One simulated life's links to all peers, judged by the detector that the runtime drives too.
+"""One simulated life's links to all peers: streams that are dialled, accepted, lost and made anew.
 
-What it decides: when to dial, and that hellos, heartbeats and echoes are carried as other messages
-are: late, lost, or into a cut. The detector decides who is up (kvnode.core.liveness); this follows
-kvnode.runtime.links in what is told to it. Laws: a broken link breaks at both ends, unless it is
-cut; one that is not open is dialled again and again; the same seed gives the same changes.
-Its tests are tests/sim/test_liveness.py. Left out: what is under way on a link that breaks still
-arrives.
+What it decides: when to dial, and who goes (tests/sim/wire.py has the bytes). It follows
+kvnode.runtime.links and kvnode.runtime.accept: a node sends requests and heartbeats on the streams
+that it dialled, and replies and echoes on those that it accepted; hellos are exchanged first, with
+all that they say of lives; the detector that the runtime drives judges who is up.
+Laws: what is sent without a stream is dropped; a broken stream loses what is under way on it; one
+that is not open is dialled again and again; the same seed gives the same changes.
+Its tests are tests/sim/test_liveness.py and tests/sim/test_world.py.
+Left out: what is unsent in a stream that nobody reads is not bounded; heartbeats go alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from kvnode.core.conversations import PeerAsks, refuse
 from kvnode.core.liveness import Change, Detector, Standing
-from kvnode.core.messages import (
-    ClientPut,
-    Instant,
-    NodeNumber,
-    PeerClock,
-    PeerMessage,
-    PeerReplies,
-    ReplicaRead,
-    ReplicaWrite,
-)
+from kvnode.core.messages import Instant, NodeNumber, PeerClock, PeerDown, PeerMessage, PeerReplies
+from kvnode.runtime import claims
+from kvnode.runtime.accept import refused_by_epoch
+from kvnode.runtime.identity import Identity
+from kvnode.runtime.links import CLOCK_NEWS_MS
+from kvnode.runtime.outgoing import InFlight
+from kvnode.runtime.peer_codec import parse_frame
+from kvproto import peer_pb2
+from tests.sim.wire import Wire
 
 if TYPE_CHECKING:
-    from tests.sim.cluster import Cluster, Host
+    from tests.sim.cluster import Cluster
+    from tests.sim.host import Host
 
-_REQUESTS = (ReplicaWrite, ReplicaRead, ClientPut)
 RESET_US = 500
 """Until the other side notices that a connection broke."""
 
 
-class Links:
-    """Links from one life of a node to all others."""
+class Stream:
+    """One connection, and what each of its ends knows of it."""
 
-    def __init__(self, host: Host, world: Cluster, peers: list[NodeNumber]) -> None:
-        assert host.life is not None
-        self.incarnation = host.life.replica.actor
+    __slots__ = ("accepted_by", "dialled_by", "is_open", "latest_us", "source", "target")
+
+    def __init__(
+        self, source: NodeNumber, target: NodeNumber, dialled_by: Links, accepted_by: Links
+    ) -> None:
+        self.source = source
+        """The number of who dialled."""
+        self.target = target
+        self.dialled_by = dialled_by
+        self.accepted_by = accepted_by
+        self.is_open = False
+        """Whether its dialler has heard a hello on it."""
+        self.latest_us = [0, 0, 0, 0]
+        """When the latest frame arrives of each lane: there, back, and the same of bulk."""
+
+
+class Peer:
+    """Another node, as this one is linked with it by the streams that it dials."""
+
+    __slots__ = ("dialled_us", "id", "in_flight", "life", "number", "stream", "told_ahead_ms")
+
+    def __init__(self, number: NodeNumber, name: str) -> None:
+        self.number = number
+        self.id = name
+        self.stream: Stream | None = None
+        self.dialled_us = 0
+        self.life = 0
+        self.in_flight = InFlight()
+        self.told_ahead_ms: int | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages may be sent."""
+        return self.stream is not None and self.stream.is_open
+
+
+class Accepted:
+    """A stream that a peer dialled."""
+
+    __slots__ = ("heard_us", "incarnation", "owes_topology", "stream")
+
+    def __init__(self, stream: Stream, incarnation: int, now_us: int) -> None:
+        self.stream = stream
+        self.incarnation = incarnation
+        self.heard_us = now_us
+        self.owes_topology = False
+
+
+class Links:
+    """Links between one life of a node and all others."""
+
+    def __init__(self, host: Host, world: Cluster, identity: Identity, wire: Wire) -> None:
+        self.incarnation = identity.incarnation
         self.detector = Detector(world.limits, Instant(world.now_us))
-        self._host = host
+        self.host = host
+        self.is_over = False
         self._world = world
-        self._is_open = dict.fromkeys(peers, False)
-        self._unanswered: dict[NodeNumber, dict[int, int]] = {peer: {} for peer in peers}
-        """By id: the instant at which it is too late for an answer."""
+        self._identity = identity
+        self._wire = wire
+        self.peers: dict[NodeNumber, Peer] = {}
+        self.accepted: dict[NodeNumber, Accepted] = {}
 
     def begin(self) -> None:
         """Dial all peers, and look after them from here on."""
-        for peer in self._is_open:
-            self.detector.add(peer, self._now)
-            self._dial_until_open(peer)
-        self._host.later(0, self._look)
+        for member in self._identity.topology.members:
+            if member.number != self._identity.number:
+                self.peers[member.number] = Peer(member.number, member.id)
+                self.detector.add(member.number, self._now)
+                self._dial_until_open(member.number)
+        self.host.later(0, self._look)
 
     def standing(self, peer: NodeNumber) -> Standing:
         """Return what a peer is good for."""
         return self.detector.standing(peer)
 
-    def dial(self, peer: NodeNumber) -> None:
-        """Say hello now, if the link is not open: the peer has just been started."""
-        if not self._is_open[peer]:
-            self._ask(peer, lambda life: self._open(peer, life))
+    def close(self) -> None:
+        """This life ends: the other ends of its streams notice, if anything gets through."""
+        self.is_over = True
+        for peer in self.peers.values():
+            if peer.stream is not None:
+                self._hang_up(peer.stream, peer.stream.accepted_by)
+        for accepted in self.accepted.values():
+            self._hang_up(accepted.stream, accepted.stream.dialled_by)
 
-    def reset(self, peer: NodeNumber) -> None:
-        """The connection breaks, and is made anew."""
-        self.lose(peer)
-        self._dial_until_open(peer)
+    def inject(self, number: NodeNumber, data: bytes) -> None:
+        """Take a frame that comes on no stream: it was under way when an earlier one broke."""
+        frame = parse_frame(data)
+        self.take_requests(number, frame, None)
+        if (peer := self.peers.get(number)) is not None:
+            self.take_replies(peer, frame)
 
-    def lose(self, peer: NodeNumber) -> None:
-        """The connection breaks."""
-        if self._is_open[peer]:
-            self._is_open[peer] = False
-            self._tell(self.detector.on_lost(peer, "connection lost", self._now))
+    def on_away(self) -> None:
+        """The process was stopped for long: what waits in its streams is of unknown age."""
+        for number, accepted in list(self.accepted.items()):
+            del self.accepted[number]
+            self._hang_up(accepted.stream, accepted.stream.dialled_by)
 
-    def on_sent(self, peer: NodeNumber, message: PeerMessage) -> None:
-        """A message goes to a peer."""
-        if isinstance(message, _REQUESTS) and message.id and peer in self._unanswered:
-            too_late = self._now + 1_000 * self._world.limits.timeout_ms
-            self._unanswered[peer][message.id] = too_late
-            self.detector.on_asked(peer, self._now)
+    # ---- dialling ------------------------------------------------------------------------
 
-    def on_replies(self, replies: PeerReplies) -> None:
-        """Requests were answered."""
-        unanswered = self._unanswered.get(replies.sender)
-        if unanswered is None:
+    def dial(self, number: NodeNumber) -> None:
+        """Say hello now, if no stream is open: the peer has just been started."""
+        peer = self.peers.get(number)
+        if peer is None or peer.is_open:
             return
+        there = self._world.hosts[number].links
+        if there is None:
+            return
+        peer.stream = Stream(self._identity.number, number, self, there)
+        peer.dialled_us = self._now
+        self._carry(peer.stream, 0, there.on_hello, peer.stream, self._wire.hello(peer.id))
+
+    def reset(self, number: NodeNumber) -> None:
+        """The dialled connection breaks, and is made anew."""
+        self.lose(number)
+        self._dial_until_open(number)
+
+    def lose(self, number: NodeNumber) -> None:
+        """The dialled connection breaks."""
+        peer = self.peers.get(number)
+        if peer is None or peer.stream is None:
+            return
+        stream, peer.stream = peer.stream, None
+        if stream.is_open:
+            self._tell(self.detector.on_lost(number, "connection lost", self._now))
+        self._hang_up(stream, stream.accepted_by)
+
+    def on_broken(self, stream: Stream) -> None:
+        """The other end of a stream has gone."""
+        if self._peer_of(stream) is not None:
+            self.reset(stream.target)
+        elif self._accepted_of(stream) is not None:
+            del self.accepted[stream.source]
+
+    def _hang_up(self, stream: Stream, other: Links) -> None:
+        network = self._world.network
+        if other.is_over or network.link(self.host.slot, other.host.slot).is_cut:
+            return
+        self._world.after(RESET_US, other.host.take, other, other.on_broken, stream)
+
+    def _dial_until_open(self, number: NodeNumber) -> None:
+        peer = self.peers.get(number)
+        if peer is None or peer.is_open:
+            return
+        limits = self._world.limits
+        if peer.stream is None or self._now - peer.dialled_us >= 1_000 * limits.silence_ms:
+            self.dial(number)
+        self.host.later(1_000 * limits.reconnect_ms, lambda: self._dial_until_open(number))
+
+    # ---- hellos --------------------------------------------------------------------------
+
+    def on_hello(self, stream: Stream, data: bytes) -> None:
+        """Somebody dials us."""
+        frame = parse_frame(data)
+        self._identity.take(frame)
+        member = self._identity.topology.member(frame.hello.node)
+        assert member is not None
+        is_old = frame.epoch < self._identity.topology.epoch
+        reply = self._wire.begin(with_topology=is_old)
+        final = self._final_refusal(member.number, frame.hello)
+        if refusal := final or self._refusal(member.number, frame.hello):
+            reply.hello.refused, reply.hello.reason = True, refusal
+            reply.hello.final = bool(final)
+        else:
+            reply.hello.CopyFrom(self._identity.hello(frame.hello.node))
+            self._identity.on_hello(frame.hello)
+            accepted = Accepted(stream, frame.hello.incarnation, self._now)
+            self.accepted[member.number] = accepted
+        there = stream.dialled_by
+        self._carry(stream, 1, there.on_welcome, stream, reply.SerializeToString())
+
+    def on_welcome(self, stream: Stream, data: bytes) -> None:
+        """The other side has answered our hello."""
+        peer = self._peer_of(stream)
+        if peer is None or stream.is_open:
+            return
+        frame = parse_frame(data)
+        self._identity.take(frame)
+        hello = frame.hello
+        if hello.refused and hello.final:
+            self._identity.on_refused_for_good(hello.reason)
+        is_refused = hello.refused or hello.node != peer.id
+        if is_refused or claims.judge(peer.id, self._identity.known_life(peer.id), hello):
+            peer.stream = None
+            self._hang_up(stream, stream.accepted_by)
+            return
+        self._identity.on_hello(hello)
+        peer.life, peer.in_flight, peer.told_ahead_ms = hello.incarnation, InFlight(), None
+        stream.is_open = True
+        self._note_clock(peer, hello.wall_ms)
+        self._tell(self.detector.on_opened(peer.number, peer.life, self._now))
+
+    def _final_refusal(self, number: NodeNumber, hello: peer_pb2.Hello) -> str:
+        if number == self._identity.number:
+            return ""
+        known = self._identity.known_life(hello.node)
+        why = claims.question(hello.node, known, hello, is_beside=bool(self._other(number, hello)))
+        if why is None:
+            return ""
+        alive = self._who_answers(number)
+        if alive in (0, hello.incarnation):
+            return why
+        return claims.refuse_beside(hello.node, known, alive, f"sim:{number}")
+
+    def _refusal(self, number: NodeNumber, hello: peer_pb2.Hello) -> str:
+        if number == self._identity.number and hello.incarnation != self.incarnation:
+            return f"{hello.node} is this node, and it is alive"
+        other = self._other(number, hello)
+        silence_us = 1_000 * self._world.limits.silence_ms
+        if other is None or self._now - other.heard_us > silence_us:
+            return ""
+        return f"{hello.node} is alive as incarnation {other.incarnation:016x}"
+
+    def _other(self, number: NodeNumber, hello: peer_pb2.Hello) -> Accepted | None:
+        """Return the stream of another life of a peer."""
+        found = self.accepted.get(number)
+        return None if found is None or found.incarnation == hello.incarnation else found
+
+    def _who_answers(self, number: NodeNumber) -> int:
+        """Return the incarnation that answers at a member's address; 0 if none does."""
+        there, network = self._world.hosts[number], self._world.network
+        ways = network.link(self.host.slot, number), network.link(number, self.host.slot)
+        if there.links is None or there.is_paused or any(way.is_cut for way in ways):
+            return 0
+        return there.links.incarnation
+
+    # ---- messages ------------------------------------------------------------------------
+
+    def request(self, number: NodeNumber, messages: list[PeerMessage]) -> None:
+        """Send requests to a peer; dropped if its stream is not open."""
+        peer = self.peers.get(number)
+        if peer is None or not peer.is_open:
+            return
+        assert peer.stream is not None
+        for batch in self._wire.batches(messages):
+            peer.in_flight.begin(batch.messages, is_bulk=batch.is_bulk)
+            self._send(peer.stream, 2 * batch.is_bulk, batch.messages, self._wire.begin())
+        if not peer.in_flight.is_empty:
+            self.detector.on_asked(number, self._now)
+
+    def reply(self, number: NodeNumber, messages: list[PeerMessage]) -> None:
+        """Send replies to a peer; dropped if it has no stream here."""
+        accepted = self.accepted.get(number)
+        if accepted is None:
+            return
+        for batch in self._wire.batches(messages):
+            frame = self._wire.begin(with_topology=accepted.owes_topology)
+            accepted.owes_topology = False
+            self._send(accepted.stream, 1 + 2 * batch.is_bulk, batch.messages, frame)
+
+    def _send(
+        self, stream: Stream, lane: int, messages: list[PeerMessage], frame: peer_pb2.PeerFrame
+    ) -> None:
+        is_back = lane & 1
+        there = stream.dialled_by if is_back else stream.accepted_by
+        link = self._world.network.link(self.host.slot, there.host.slot)
+        if link.holds is not None:
+            messages = link.hold(messages)
+            if not messages:
+                return
+        data = self._wire.codec.encode(frame, messages)
+        hear = there.on_reply_frame if is_back else there.on_request_frame
+        self._carry(stream, lane, hear, stream, data)
+
+    def _carry(self, stream: Stream, lane: int, hear: Any, *args: object) -> None:
+        there = stream.dialled_by if lane & 1 else stream.accepted_by
+        self._world.network.carry(
+            self.host.slot, there.host.slot, stream.latest_us, lane,
+            there.host.take, there, hear, *args,
+        )  # fmt: skip
+
+    def on_request_frame(self, stream: Stream, data: bytes) -> None:
+        """A frame has come on an accepted stream: requests, or a heartbeat."""
+        accepted, number = self._accepted_of(stream), stream.source
+        if accepted is None:
+            return  # it has been given up
+        accepted.heard_us = self._now
+        self._world.note_frame(number, self._identity.number, data)
+        frame = parse_frame(data)
+        self._identity.take(frame)
+        accepted.owes_topology |= frame.epoch < self._identity.topology.epoch
+        if frame.HasField("heartbeat"):
+            self._echo(accepted, frame.heartbeat.seq)
+        else:
+            self.take_requests(number, frame, accepted)
+
+    def take_requests(
+        self, number: NodeNumber, frame: peer_pb2.PeerFrame, accepted: Accepted | None
+    ) -> None:
+        """Hand a frame's requests to the node, unless they are of an older epoch."""
+        codec, epoch = self._wire.codec, self._identity.topology.epoch
+        requests, failures = codec.requests(number, frame)
+        asks = codec.asks(number, frame)
+        if frame.epoch < epoch and accepted is not None:
+            self.reply(number, refused_by_epoch(requests, frame, epoch))
+            if asks is not None:
+                tells = [tell for ask in asks.asks if (tell := refuse(ask)) is not None]
+                self.reply(number, list(tells))
+        else:
+            for box in (requests.writes, requests.reads, requests.forwards):
+                self._world.note_messages(number, self._identity.number, box)
+            if requests.writes or requests.reads or requests.forwards:
+                self.host.hear(requests)
+            if asks is not None:
+                self._take_asks(number, asks)
+        if failures:
+            self.reply(number, list(failures))
+
+    def _take_asks(self, number: NodeNumber, asks: PeerAsks) -> None:
+        self._world.note_messages(number, self._identity.number, asks.asks)
+        self.host.hear(asks)
+
+    def on_reply_frame(self, stream: Stream, data: bytes) -> None:
+        """A frame has come on a dialled stream: replies, or an echo."""
+        peer = self._peer_of(stream)
+        if peer is None:
+            return
+        self._world.note_frame(peer.number, self._identity.number, data)
+        frame = parse_frame(data)
+        self._identity.take(frame)
+        if frame.HasField("heartbeat"):
+            beat = frame.heartbeat
+            self._note_clock(peer, beat.wall_ms)
+            self._tell(self.detector.on_echo(peer.number, beat.echo, self._now))
+        else:
+            self.take_replies(peer, frame)
+
+    def take_replies(self, peer: Peer, frame: peer_pb2.PeerFrame) -> None:
+        """Hand a frame's replies to the node."""
+        codec = self._wire.codec
+        replies = codec.replies(peer.number, frame)
+        if replies.writes or replies.reads or replies.forwards:
+            self._on_answered(peer, replies)
+            self.host.hear(replies)
+        if (tells := codec.tells(peer.number, frame)) is not None:
+            peer.in_flight.end(tells.tells)
+            owes = not peer.in_flight.is_empty
+            self._tell(self.detector.on_answered(peer.number, self._now, owes=owes))
+            self._world.note_messages(peer.number, self._identity.number, tells.tells)
+            self.host.hear(tells)
+
+    def _on_answered(self, peer: Peer, replies: PeerReplies) -> None:
         for box in (replies.writes, replies.reads, replies.forwards):
-            for reply in box:
-                unanswered.pop(reply.id, None)
-        owes = bool(unanswered)
-        self._tell(self.detector.on_answered(replies.sender, self._now, owes=owes))
+            if box:
+                peer.in_flight.end(box)
+                self._world.note_messages(peer.number, self._identity.number, box)
+        owes = not peer.in_flight.is_empty
+        self._tell(self.detector.on_answered(peer.number, self._now, owes=owes))
+
+    # ---- heartbeats ----------------------------------------------------------------------
+
+    def _look(self) -> None:
+        look = self.detector.look(self._now)
+        if look.changes:
+            self._tell(look.changes)
+        for number in look.redials:
+            self.reset(number)
+        for number in look.beats:
+            self._beat(self.peers[number])
+        self.host.later(self.detector.next_look() - self._now, self._look)
+
+    def _beat(self, peer: Peer) -> None:
+        if peer.stream is None or not peer.stream.is_open:
+            return
+        frame = self._wire.begin()
+        frame.heartbeat.wall_ms = self.host.wall_ms
+        frame.heartbeat.seq = self.detector.begin_beat(peer.number, self._now)
+        hear = peer.stream.accepted_by.on_request_frame
+        self._carry(peer.stream, 0, hear, peer.stream, frame.SerializeToString())
+
+    def _echo(self, accepted: Accepted, number: int) -> None:
+        frame = self._wire.begin(with_topology=accepted.owes_topology)
+        accepted.owes_topology = False
+        frame.heartbeat.wall_ms = self.host.wall_ms
+        frame.heartbeat.reply = True
+        frame.heartbeat.echo = number
+        stream = accepted.stream
+        hear = stream.dialled_by.on_reply_frame
+        self._carry(stream, 1, hear, stream, frame.SerializeToString())
+
+    # ---- within --------------------------------------------------------------------------
 
     @property
     def _now(self) -> Instant:
         return Instant(self._world.now_us)
 
-    def _dial_until_open(self, peer: NodeNumber) -> None:
-        if self._is_open[peer]:
-            return
-        self.dial(peer)
-        every_us = 1_000 * self._world.limits.reconnect_ms
-        self._host.later(every_us, lambda: self._dial_until_open(peer))
+    def _peer_of(self, stream: Stream) -> Peer | None:
+        """Return whom this stream was dialled to, unless it has been given up."""
+        peer = self.peers.get(stream.target)
+        return peer if peer is not None and peer.stream is stream else None
 
-    def _open(self, peer: NodeNumber, life: int) -> None:
-        other = self._world.hosts[peer]
-        if self._is_open[peer] or other.links is None or other.links.incarnation != life:
-            return  # it has died while its hello was under way
-        self._is_open[peer] = True
-        self._unanswered[peer].clear()
-        self._host.hear(PeerClock(peer, other.ahead_ms - self._host.ahead_ms))
-        self._tell(self.detector.on_opened(peer, life, self._now))
+    def _accepted_of(self, stream: Stream) -> Accepted | None:
+        accepted = self.accepted.get(stream.source)
+        return accepted if accepted is not None and accepted.stream is stream else None
 
-    def _look(self) -> None:
-        for unanswered in self._unanswered.values():
-            for number in [n for n, too_late in unanswered.items() if too_late <= self._now]:
-                del unanswered[number]
-        look = self.detector.look(self._now)
-        self._tell(look.changes)
-        for peer in look.redials:
-            self.reset(peer)
-        for peer in look.beats:
-            self._beat(peer, self.detector.begin_beat(peer, self._now))
-        self._host.later(self.detector.next_look() - self._now, self._look)
-
-    def _beat(self, peer: NodeNumber, number: int) -> None:
-        self._ask(peer, lambda _: self._tell(self.detector.on_echo(peer, number, self._now)))
-
-    def _ask(self, peer: NodeNumber, on_answer: Callable[[int], None]) -> None:
-        """Carry something to a peer and its answer back; a life that has ended gives none, and
-        one that has ended hears none."""
-        here, there, network = self._host, self._world.hosts[peer], self._world.network
-        asking = self.incarnation
-
-        def answer() -> None:
-            if there.links is not None:
-                life = there.links.incarnation
-                network.carry(peer, here.number, lambda: take(life))
-
-        def take(life: int) -> None:
-            if here.links is not None and here.links.incarnation == asking:
-                on_answer(life)
-
-        network.carry(here.number, peer, answer)
+    def _note_clock(self, peer: Peer, theirs_ms: int) -> None:
+        ahead_ms = theirs_ms - self.host.wall_ms
+        told_ms = peer.told_ahead_ms
+        if told_ms is None or abs(ahead_ms - told_ms) > CLOCK_NEWS_MS:
+            peer.told_ahead_ms = ahead_ms
+            self.host.hear(PeerClock(peer.number, ahead_ms))
 
     def _tell(self, changes: list[Change]) -> None:
-        world, here = self._world, self._host.number
+        world, here = self._world, self._identity.number
         for change in changes:
+            if type(change.event) is PeerDown:
+                self.peers[change.event.node].told_ahead_ms = None
             world.tell("peer", here, change)
             world.changes.append((world.now_us, here, change))
-            self._host.hear(change.event)
+            self.host.hear(change.event)

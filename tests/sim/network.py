@@ -1,9 +1,9 @@
-"""The network between simulated nodes: a queue for each directed link.
+"""The network between simulated nodes: a link for each direction between two of them.
 
-What it decides: when a message arrives, twice, late, or never. It knows nothing of what it carries.
-A connection keeps the order of what is sent on it; how the world around connections reorders (two
-streams of one pair, a connection that was made anew) is a share of messages that do not wait for
-those before them (`reorders`): by default all do so, which is harder on nodes than TCP is.
+What it decides: when a frame arrives, twice, late, or never. It knows nothing of what it carries.
+A stream keeps the order of what is sent on it; `reorders` is the share of frames that do not wait
+for those before them. By default all do so, which is harder on nodes than TCP is: there only frames
+of different streams (bulk, or a connection that was made anew) overtake one another.
 Laws: chance is one stream for each link, so that a fault on one link disturbs no other; a cut link
 loses what is sent and what is under way; a clogged one delivers all of it when it is free again;
 what is held stays until it is let go. Its tests are tests/sim/test_world.py.
@@ -15,11 +15,24 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from kvnode.core.messages import NodeNumber, PeerMessage
 
-Deliver = Callable[[NodeNumber, NodeNumber, PeerMessage], None]
-Schedule = Callable[[int, Callable[[], None]], None]
+Slot = int
+"""A machine's number: the member's that lives there, or above all of them."""
+
+
+class Agenda(Protocol):
+    """Virtual time."""
+
+    now_us: int
+
+    def after(self, delay_us: int, act: Callable[..., Any], *args: object) -> None:
+        """Have something happen later."""
+
+    def inject(self, source: NodeNumber, target: NodeNumber, message: PeerMessage) -> None:
+        """Have a message reach a node, on no stream."""
 
 
 @dataclass(slots=True)
@@ -29,86 +42,108 @@ class Link:
     chance: random.Random
     delay_us: tuple[int, int] = (200, 2_000)
     drops: float = 0.0
-    """The share of messages that is lost."""
+    """The share of frames that is lost."""
     duplicates: float = 0.0
     reorders: float = 1.0
-    """The share of messages that may overtake those before them."""
+    """The share of frames that may overtake those before them."""
     is_cut: bool = False
     clogged_until_us: int = 0
     """Nothing arrives before then; then everything does."""
-    latest_us: int = 0
-    """When the latest arrives of those that keep their order."""
     holds: Callable[[PeerMessage], bool] | None = None
     """Which messages to keep back until `release`."""
     held: list[PeerMessage] = field(default_factory=list)
 
+    def hold(self, messages: list[PeerMessage]) -> list[PeerMessage]:
+        """Keep back what is to be held; return the others."""
+        assert self.holds is not None
+        left: list[PeerMessage] = []
+        for message in messages:
+            (self.held if self.holds(message) else left).append(message)
+        return left
+
 
 class Network:
-    """All links between nodes 1 to `nodes`."""
+    """All links between nodes 1 to `nodes`, and to any other machine that turns up."""
 
-    def __init__(
+    def __init__(self, world: Agenda, *, nodes: int, seed: int) -> None:
+        self._world = world
+        self._seed = seed
+        self.links: dict[tuple[Slot, Slot], Link] = {}
+        for source in range(1, nodes + 1):
+            for target in range(1, nodes + 1):
+                self.link(source, target)
+
+    def link(self, source: Slot, target: Slot) -> Link:
+        """Return the link from one machine to another."""
+        found = self.links.get((source, target))
+        if found is None:
+            chance = random.Random(f"{self._seed} link {source} {target}")
+            found = self.links[source, target] = Link(chance)
+        return found
+
+    def carry(
         self,
-        *,
-        nodes: int,
-        seed: int,
-        now: Callable[[], int],
-        schedule: Schedule,
-        deliver: Deliver,
+        source: Slot,
+        target: Slot,
+        latest_us: list[int],
+        lane: int,
+        arrive: Callable[..., None],
+        *args: object,
     ) -> None:
-        self._now = now
-        self._schedule = schedule
-        self._deliver = deliver
-        numbers = range(1, nodes + 1)
-        self.links = {
-            (a, b): Link(random.Random(f"{seed} link {a} {b}")) for a in numbers for b in numbers
-        }
+        """Have something arrive, if it is not lost on its way, and perhaps twice.
+
+        Args:
+            source: from where.
+            target: to where.
+            latest_us: when the latest of each lane of its stream arrives.
+            lane: whose order it keeps.
+            arrive: called with `args`.
+            args: what arrives.
+        """
+        link = self.links[source, target]
+        chance = link.chance.random
+        if link.is_cut or (link.drops and chance() < link.drops):
+            return
+        now = self._world.now_us
+        for _ in range(2 if link.duplicates and chance() < link.duplicates else 1):
+            low, high = link.delay_us
+            at = now + low + int((high - low) * chance())
+            if at < link.clogged_until_us:
+                at = link.clogged_until_us
+            if link.reorders < 1.0 and (not link.reorders or chance() >= link.reorders):
+                at = latest_us[lane] = max(at, latest_us[lane])
+            self._world.after(at - now, self._arrive, link, arrive, args)
+
+    def clog(self, source: Slot, target: Slot, for_us: int) -> None:
+        """Have nothing arrive for a while, and everything then."""
+        link = self.link(source, target)
+        link.clogged_until_us = max(link.clogged_until_us, self._world.now_us + for_us)
+
+    def unclog(self, source: Slot, target: Slot) -> None:
+        """Let new frames through at once; those that wait come when they would have."""
+        self.link(source, target).clogged_until_us = 0
 
     def send(self, source: NodeNumber, target: NodeNumber, message: PeerMessage) -> None:
-        """Put a message on its way; one to the sender itself is never lost and never waits."""
-        if source == target:
-            self._deliver(source, target, message)
-            return
-        link = self.links[source, target]
-        if link.holds is not None and link.holds(message):
-            link.held.append(message)
-            return
-        copies = 2 if link.chance.random() < link.duplicates else 1
-        for _ in range(copies):
-            self.carry(source, target, lambda: self._deliver(source, target, message))
-
-    def carry(self, source: NodeNumber, target: NodeNumber, arrive: Callable[[], None]) -> None:
-        """Have something happen at the target if it is not lost on its way there."""
-        link = self.links[source, target]
-        lost = link.chance.random() < link.drops
-        now = self._now()
-        at = max(now + link.chance.randint(*link.delay_us), link.clogged_until_us)
-        if lost or link.is_cut:
-            return
-        if link.reorders < 1.0 and link.chance.random() >= link.reorders:
-            at = link.latest_us = max(at, link.latest_us)
-        self._schedule(at - now, lambda: self._arrive(link, arrive))
-
-    def clog(self, source: NodeNumber, target: NodeNumber, for_us: int) -> None:
-        """Have nothing arrive for a while, and everything then."""
-        link = self.links[source, target]
-        link.clogged_until_us = max(link.clogged_until_us, self._now() + for_us)
+        """Have a message arrive a while later, on no stream (a test makes it up)."""
+        self._world.after(1_000, self._world.inject, source, target, message)
 
     def release(self, source: NodeNumber, target: NodeNumber) -> None:
         """Let go of what was held on a link, at once and in order, and hold nothing more."""
-        link = self.links[source, target]
+        link = self.link(source, target)
         held, link.held, link.holds = link.held, [], None
         for message in held:
-            self._deliver(source, target, message)
+            self._world.inject(source, target, message)
 
     def forget(self, source: NodeNumber, target: NodeNumber) -> None:
         """Lose what was held on a link, and hold nothing more."""
-        link = self.links[source, target]
+        link = self.link(source, target)
         link.held, link.holds = [], None
 
-    def _arrive(self, link: Link, arrive: Callable[[], None]) -> None:
+    def _arrive(self, link: Link, arrive: Callable[..., None], args: tuple[object, ...]) -> None:
         if link.is_cut:
             return
-        if (wait_us := link.clogged_until_us - self._now()) > 0:
-            self._schedule(wait_us, lambda: self._arrive(link, arrive))
+        if link.clogged_until_us > self._world.now_us:
+            wait_us = link.clogged_until_us - self._world.now_us
+            self._world.after(wait_us, self._arrive, link, arrive, args)
         else:
-            arrive()
+            arrive(*args)

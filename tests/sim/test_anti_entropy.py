@@ -308,7 +308,7 @@ def test_power_lost_everywhere_loses_nothing_and_the_cluster_serves_without_help
         assert client.put(name, b"v " + name).outcome == OK
     for host in cluster.hosts.values():
         host.kill(keeps=False)
-        host.is_proven = False  # as if nobody could tell what their logs had lost
+        host.doubt()  # as if nobody could tell what their logs had lost
     for host in cluster.hosts.values():
         host.start()
     converge(cluster)
