@@ -223,8 +223,7 @@ class PeerService:
                 grpc.StatusCode.PERMISSION_DENIED, f"{frame.hello.node!r} is no member"
             )
         assert member is not None
-        is_old = frame.epoch < self.identity.topology.epoch
-        reply = self.begin_frame(with_topology=is_old)
+        reply = self.begin_frame(with_topology=self.identity.is_older(frame))
         final = await self._final_refusal(member, frame.hello)
         refusal = final or self._refusal(member.number, frame.hello)
         if refusal:
@@ -288,7 +287,7 @@ class PeerService:
         """Raises: BadFrame."""
         accepted.heard_us = now_us()
         self.identity.take(frame)
-        accepted.owes_topology |= frame.epoch < self.identity.topology.epoch
+        accepted.owes_topology |= self.identity.is_older(frame)
         if frame.HasField("heartbeat"):
             accepted.echo = frame.heartbeat.seq
             accepted.answer_heartbeat()
@@ -296,7 +295,7 @@ class PeerService:
         in_flight, is_bulk = accepted.in_flight, accepted.is_bulk
         for box in (requests.writes, requests.reads, requests.forwards, failures):
             in_flight.begin(box, is_bulk=is_bulk)
-        if frame.epoch < self.identity.topology.epoch:
+        if self.identity.is_older(frame):
             accepted.push(refused_by_epoch(requests, frame, self.identity.topology.epoch))
         else:
             if self.is_draining and requests.forwards:
@@ -311,7 +310,7 @@ class PeerService:
 
     def _take_asks(self, accepted: Accepted, asks: PeerAsks, frame: peer_pb2.PeerFrame) -> None:
         accepted.in_flight.begin(asks.asks, is_bulk=accepted.is_bulk)
-        if frame.epoch < self.identity.topology.epoch:
+        if self.identity.is_older(frame):
             accepted.push([tell for ask in asks.asks if (tell := refuse(ask)) is not None])
         else:
             self._pump.submit(asks)

@@ -179,7 +179,7 @@ class Identity:
 
     def take(self, frame: peer_pb2.PeerFrame) -> None:
         """Take note of the clock, and of the topology, that a frame brings. Raises: BadFrame."""
-        self._node.clock.observe(Timestamp(frame.hlc), self._wall_ms())
+        self.observe(frame.hlc)
         if frame.HasField("topology") and frame.topology.epoch > self._node.topology.epoch:
             try:
                 self.install(frame.topology)
@@ -188,6 +188,14 @@ class Identity:
             except (StorageStalled, StorageFull) as exc:
                 # It comes again with the next frame that answers one of the older epoch.
                 log.info("topology_waits epoch=%d why=%s", frame.topology.epoch, exc)
+
+    def is_older(self, frame: peer_pb2.PeerFrame) -> bool:
+        """Say whether a frame is of an older epoch than this node's: its requests are refused."""
+        return frame.epoch < self._node.topology.epoch
+
+    def observe(self, hlc: int) -> None:
+        """Take note of a peer's clock."""
+        self._node.clock.observe(Timestamp(hlc), self._wall_ms())
 
     def install(self, message: kv_pb2.Topology) -> None:
         """Put a newer topology in force: durable first, then followed by core and links.

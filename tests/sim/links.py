@@ -7,12 +7,13 @@ all that they say of lives; the detector that the runtime drives judges who is u
 Laws: what is sent without a stream is dropped; a broken stream loses what is under way on it; one
 that is not open is dialled again and again; the same seed gives the same changes.
 Its tests are tests/sim/test_liveness.py and tests/sim/test_world.py.
-Left out: what is unsent in a stream that nobody reads is not bounded; heartbeats go alone.
+Left out: what is unsent in a stream that nobody reads is not bounded; heartbeats go alone and are no
+bytes: there are a hundred a second, and they say three numbers and their own.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kvnode.core.conversations import PeerAsks, refuse
 from kvnode.core.liveness import Change, Detector, Standing
@@ -32,6 +33,14 @@ if TYPE_CHECKING:
 
 RESET_US = 500
 """Until the other side notices that a connection broke."""
+
+
+class Beat(NamedTuple):
+    """What heartbeats and their answers say; see `Left out`."""
+
+    epoch: int
+    hlc: int
+    wall_ms: int
 
 
 class Stream:
@@ -124,7 +133,7 @@ class Links:
     def inject(self, number: NodeNumber, data: bytes) -> None:
         """Take a frame that comes on no stream: it was under way when an earlier one broke."""
         frame = parse_frame(data)
-        self.take_requests(number, frame, None)
+        self.take_requests(number, frame)
         if (peer := self.peers.get(number)) is not None:
             self.take_replies(peer, frame)
 
@@ -193,8 +202,7 @@ class Links:
         self._identity.take(frame)
         member = self._identity.topology.member(frame.hello.node)
         assert member is not None
-        is_old = frame.epoch < self._identity.topology.epoch
-        reply = self._wire.begin(with_topology=is_old)
+        reply = self._wire.begin(with_topology=self._identity.is_older(frame))
         final = self._final_refusal(member.number, frame.hello)
         if refusal := final or self._refusal(member.number, frame.hello):
             reply.hello.refused, reply.hello.reason = True, refusal
@@ -316,25 +324,24 @@ class Links:
         self._world.note_frame(number, self._identity.number, data)
         frame = parse_frame(data)
         self._identity.take(frame)
-        accepted.owes_topology |= frame.epoch < self._identity.topology.epoch
+        accepted.owes_topology |= self._identity.is_older(frame)
         if frame.HasField("heartbeat"):
             self._echo(accepted, frame.heartbeat.seq)
         else:
-            self.take_requests(number, frame, accepted)
+            self.take_requests(number, frame)
 
-    def take_requests(
-        self, number: NodeNumber, frame: peer_pb2.PeerFrame, accepted: Accepted | None
-    ) -> None:
+    def take_requests(self, number: NodeNumber, frame: peer_pb2.PeerFrame) -> None:
         """Hand a frame's requests to the node, unless they are of an older epoch."""
         codec, epoch = self._wire.codec, self._identity.topology.epoch
         requests, failures = codec.requests(number, frame)
         asks = codec.asks(number, frame)
-        if frame.epoch < epoch and accepted is not None:
+        if self._identity.is_older(frame):
             self.reply(number, refused_by_epoch(requests, frame, epoch))
             if asks is not None:
                 tells = [tell for ask in asks.asks if (tell := refuse(ask)) is not None]
                 self.reply(number, list(tells))
         else:
+            assert frame.epoch >= epoch, f"a request of epoch {frame.epoch} was taken in {epoch}"
             for box in (requests.writes, requests.reads, requests.forwards):
                 self._world.note_messages(number, self._identity.number, box)
             if requests.writes or requests.reads or requests.forwards:
@@ -356,12 +363,7 @@ class Links:
         self._world.note_frame(peer.number, self._identity.number, data)
         frame = parse_frame(data)
         self._identity.take(frame)
-        if frame.HasField("heartbeat"):
-            beat = frame.heartbeat
-            self._note_clock(peer, beat.wall_ms)
-            self._tell(self.detector.on_echo(peer.number, beat.echo, self._now))
-        else:
-            self.take_replies(peer, frame)
+        self.take_replies(peer, frame)
 
     def take_replies(self, peer: Peer, frame: peer_pb2.PeerFrame) -> None:
         """Hand a frame's replies to the node."""
@@ -388,33 +390,59 @@ class Links:
     # ---- heartbeats ----------------------------------------------------------------------
 
     def _look(self) -> None:
-        look = self.detector.look(self._now)
+        now = self._now
+        look = self.detector.look(now)
         if look.changes:
             self._tell(look.changes)
         for number in look.redials:
             self.reset(number)
-        for number in look.beats:
-            self._beat(self.peers[number])
-        self.host.later(self.detector.next_look() - self._now, self._look)
+        if look.beats:
+            beat = self._beat_now()
+            for number in look.beats:
+                stream = self.peers[number].stream
+                if stream is not None and stream.is_open:
+                    count = self.detector.begin_beat(number, now)
+                    self._carry(stream, 0, stream.accepted_by.on_beat, stream, beat, count)
+        self.host.later(self.detector.next_look() - now, self._look)
 
-    def _beat(self, peer: Peer) -> None:
-        if peer.stream is None or not peer.stream.is_open:
+    def _beat_now(self) -> Beat:
+        header = self._identity.header()
+        return Beat(header.epoch, header.hlc, self.host.wall_ms)
+
+    def on_beat(self, stream: Stream, beat: Beat, number: int) -> None:
+        """A heartbeat has come: it is answered at once, with a newer topology if there is one."""
+        accepted = self._accepted_of(stream)
+        if accepted is None:
             return
-        frame = self._wire.begin()
-        frame.heartbeat.wall_ms = self.host.wall_ms
-        frame.heartbeat.seq = self.detector.begin_beat(peer.number, self._now)
-        hear = peer.stream.accepted_by.on_request_frame
-        self._carry(peer.stream, 0, hear, peer.stream, frame.SerializeToString())
+        accepted.heard_us = self._world.now_us
+        self._identity.observe(beat.hlc)
+        self._world.note_beat(stream.source, stream.target, number)
+        there = stream.dialled_by
+        if beat.epoch < self._identity.topology.epoch:
+            accepted.owes_topology = True
+        if accepted.owes_topology:
+            self.reply_nothing(accepted)
+        self._carry(stream, 1, there.on_echo, stream, self._beat_now(), number)
 
-    def _echo(self, accepted: Accepted, number: int) -> None:
+    def reply_nothing(self, accepted: Accepted) -> None:
+        """Send a frame without messages: its head has news."""
         frame = self._wire.begin(with_topology=accepted.owes_topology)
         accepted.owes_topology = False
-        frame.heartbeat.wall_ms = self.host.wall_ms
-        frame.heartbeat.reply = True
-        frame.heartbeat.echo = number
-        stream = accepted.stream
-        hear = stream.dialled_by.on_reply_frame
-        self._carry(stream, 1, hear, stream, frame.SerializeToString())
+        there = accepted.stream.dialled_by
+        data = frame.SerializeToString()
+        self._carry(accepted.stream, 1, there.on_reply_frame, accepted.stream, data)
+
+    def on_echo(self, stream: Stream, beat: Beat, number: int) -> None:
+        """A heartbeat was answered."""
+        peer = self._peer_of(stream)
+        if peer is None:
+            return
+        self._identity.observe(beat.hlc)
+        self._world.note_beat(stream.target, stream.source, number)
+        self._note_clock(peer, beat.wall_ms)
+        changes = self.detector.on_echo(peer.number, number, self._now)
+        if changes:
+            self._tell(changes)
 
     # ---- within --------------------------------------------------------------------------
 
