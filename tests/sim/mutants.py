@@ -5,7 +5,7 @@ and the invariant that it broke. Plans are those of any run (tests/sim/generate.
 knows which faults a mutant needs.
 Laws: a mutant counts as found only where the sound store passes the same plan, if that is asked
 for; the same seeds give the same table. Its tests are tests/sim/test_mutants.py.
-Left out: the bugs (tests/sim/planted.py).
+Left out: the bugs (tests/sim/bugs.py).
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
+from tests.sim.bugs import MUTANTS
 from tests.sim.generate import generate
-from tests.sim.planted import MUTANTS, planted
+from tests.sim.planted import planted
 from tests.sim.run import run
 
 SEEDS = 200
