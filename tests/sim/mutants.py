@@ -15,7 +15,7 @@ import logging
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -87,13 +87,11 @@ def main(words: Sequence[str] | None = None) -> int:
     if asked.sample:
         names = sample(names, asked.sample, asked.first)
     seeds = range(asked.first, asked.first + asked.seeds)
-    logging.disable(logging.CRITICAL)
     print("| mutant | seeds | breaks | took |\n|---|---|---|---|", flush=True)
     hunts = []
-    with ProcessPoolExecutor(asked.jobs) as pool:
-        for each in pool.map(partial(_hunt_named, seeds=seeds), names):
-            hunts.append(each)
-            print(each.row, flush=True)
+    for each in _hunts(names, seeds, jobs=asked.jobs):
+        hunts.append(each)
+        print(each.row, flush=True)
     if asked.stories:
         print(*(f"\n{each.name}: seed {each.seed}\n{each.message}" for each in hunts), sep="\n")
     if unsound := sorted({seed for each in hunts for seed in each.unsound}):
@@ -101,8 +99,22 @@ def main(words: Sequence[str] | None = None) -> int:
     return 1 if unsound or any(each.seed is None for each in hunts) else 0
 
 
+def _hunts(names: Sequence[str], seeds: Sequence[int], *, jobs: int) -> Iterator[Hunt]:
+    look = partial(_hunt_named, seeds=seeds)
+    if jobs == 1:
+        yield from map(look, names)
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        yield from pool.map(look, names)
+
+
 def _hunt_named(name: str, seeds: Sequence[int]) -> Hunt:
-    return hunt(MUTANTS[name], seeds)
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # what nodes would tell of their broken selves
+    try:
+        return hunt(MUTANTS[name], seeds)
+    finally:
+        logging.disable(before)
 
 
 def _parser() -> argparse.ArgumentParser:
