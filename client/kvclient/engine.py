@@ -118,7 +118,7 @@ class Engine:
         if lane.state is LaneState.SUSPECTED:
             lane.state = LaneState.READY
         if hlc:
-            self.clock.observe(hlc, now)
+            self.clock.observe(hlc, now, lane.number)
 
     def on_gets(self, answered: Sequence[Operation], now: float) -> None:
         """Gets were answered by a node."""

@@ -27,7 +27,7 @@ from kvnode.core.coordinator import Coordinator
 from kvnode.core.floors import Floors
 from kvnode.core.handoff import Handoff, is_handoff
 from kvnode.core.hints import Hints, hint_key
-from kvnode.core.hlc import Clock
+from kvnode.core.hlc import LOGICAL_BITS, Clock
 from kvnode.core.integrity import Integrity, is_integrity
 from kvnode.core.keys import StorageKey
 from kvnode.core.messages import (
@@ -137,9 +137,16 @@ class Node:
 
     def next_wake(self) -> Instant | None:
         """Return the earliest instant at which a turn without events has something to do."""
-        parts = (self.coordinator, self.handoff, self.integrity)
-        wakes = (*(part.next_wake() for part in parts), self.upkeep.next_wake(self._now))
-        return min((at for at in wakes if at is not None), default=None)
+        earliest = self.coordinator.next_wake()
+        # Once a turn: a loop and no `min` of a generator, which takes three times as long.
+        for at in (
+            self.handoff.next_wake(),
+            self.integrity.next_wake(),
+            self.upkeep.next_wake(self._now),
+        ):
+            if at is not None and (earliest is None or at < earliest):
+                earliest = at
+        return earliest
 
     def plan(self, events: Sequence[Event]) -> Needs:
         """Return the keys that the turn must see."""
@@ -331,9 +338,12 @@ class Node:
     def time_for_clients(self, wall_ms: int) -> int:
         """Return the hybrid time that a client may go by; 0 while this node's clock seems wrong.
 
-        Other nodes would refuse the writes of a client whose clock was dragged ahead.
+        Other nodes would refuse the writes of a client whose clock was dragged ahead. So they
+        would if this clock was wrong before, and what it noted then is not over yet.
         """
-        return 0 if self.coordinator.clock_is_off else self.clock.read(wall_ms)
+        if self.coordinator.clock_is_off:
+            return 0
+        return min(self.clock.read(wall_ms), wall_ms + self.limits.max_skew_ms << LOGICAL_BITS)
 
     def _judge_clock(self) -> None:
         """A clock that differs too far from most of the reachable peers' is taken to be wrong."""

@@ -53,3 +53,40 @@ def test_ticks_rise_and_are_above_all_that_was_observed(
         stamp = clock.tick(now)
         assert stamp > highest
         highest = stamp
+
+
+FAR = hlc_of_ms(300_000)
+
+
+def test_one_node_that_is_far_ahead_of_two_others_drags_no_stamp_along() -> None:
+    clock = HybridClock()
+    clock.observe(HLC, 1.0, node=1)
+    clock.observe(HLC, 1.0, node=2)
+    clock.observe(HLC + FAR, 1.0, node=3)
+    assert clock.tick(1.0) < HLC + FAR
+
+
+def test_a_time_that_one_node_told_is_given_up_when_two_others_contradict_it() -> None:
+    clock = HybridClock()
+    clock.observe(HLC + FAR, 1.0, node=1)
+    clock.observe(HLC, 1.0, node=2)
+    assert clock.tick(1.0) > HLC + FAR  # one against one: who is right is not known
+    clock.observe(HLC, 1.0, node=3)
+    assert HLC < clock.tick(1.0) < HLC + FAR
+    clock.observe(HLC + FAR, 2.0, node=1)
+    assert clock.tick(2.0) < HLC + FAR
+
+
+def test_a_time_of_unknown_origin_is_given_up_when_two_nodes_contradict_it() -> None:
+    clock = HybridClock()
+    clock.observe(HLC + FAR, 1.0)
+    clock.observe(HLC, 1.0, node=1)
+    clock.observe(HLC + 1, 1.0, node=2)
+    assert HLC < clock.tick(1.0) < HLC + FAR
+
+
+def test_two_nodes_that_agree_are_believed_against_two_that_do_not() -> None:
+    clock = HybridClock()
+    for node, hlc in enumerate((HLC + FAR, HLC + FAR, HLC, HLC), start=1):
+        clock.observe(hlc, 1.0, node=node)
+    assert clock.tick(1.0) > HLC + FAR

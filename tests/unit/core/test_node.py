@@ -11,6 +11,7 @@ from kvnode.core.bounds import Limits
 from kvnode.core.conversations import AskRoots, PeerAsks, RootLine, TellRoots, Verdict
 from kvnode.core.floors import Floors, Seen
 from kvnode.core.hints import Hints
+from kvnode.core.hlc import Timestamp
 from kvnode.core.keys import StorageKey
 from kvnode.core.messages import (
     ClientOps,
@@ -303,6 +304,12 @@ def test_a_node_whose_clock_seems_wrong_tells_clients_no_time() -> None:
     assert life.node.time_for_clients(WALL_MS) >> 16 >= WALL_MS
     life.turn(PeerUp(2), PeerUp(3), PeerClock(2, 99_000), PeerClock(3, 99_000))
     assert life.node.time_for_clients(WALL_MS) == 0
+
+
+def test_what_a_wrong_clock_noted_before_is_not_told_to_clients() -> None:
+    life = Life()
+    life.node.clock.observe(Timestamp(WALL_MS + 300_000 << 16), WALL_MS + 300_000)
+    assert life.node.time_for_clients(WALL_MS) >> 16 == WALL_MS + life.node.limits.max_skew_ms
 
 
 def test_a_peer_that_is_gone_has_no_say_about_the_clock() -> None:
