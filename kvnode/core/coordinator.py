@@ -105,7 +105,7 @@ class Coordinator:
 
     def next_wake(self) -> Instant | None:
         """Return the earliest instant at which `on_time` has something to do."""
-        return self._ops.wheel.next_due()
+        return self._ops.wheel.next_due(self._ops.table)
 
     def end(self) -> None:
         """End the turn: wake what is due, and answer this node's reads of its own records."""

@@ -117,6 +117,8 @@ class Disputes:
 
     def next_wake(self) -> Instant | None:
         """Return when `on_time` has something to do; None: nothing is disputed."""
+        if not self._jobs and not self._waiting:
+            return None
         first = next(iter(self._jobs.values()), None)
         due = [] if first is None else [first.ends_at]
         if self._waiting and len(self._jobs) < _WINDOW:

@@ -42,8 +42,11 @@ class Integrity:
 
     def next_wake(self) -> Instant | None:
         """Return when `on_time` has something to do."""
-        parts = (self.scrub, self.recovery, self.disputes)
-        return min((due for part in parts if (due := part.next_wake())), default=None)
+        earliest = self.scrub.next_wake()
+        for at in (self.recovery.next_wake(), self.disputes.next_wake()):
+            if at is not None and (earliest is None or at < earliest):
+                earliest = at
+        return earliest
 
     @property
     def is_recovering(self) -> bool:

@@ -90,7 +90,7 @@ class Scrub:
 
     def next_wake(self) -> Instant | None:
         """Return when `on_time` has something to do; it has been called at the node's start."""
-        return self._due_at if self._per_s else None
+        return self._due_at if self._per_s and self._due_at != _NOT_YET else None
 
     def on_time(self, now: Instant, out: Outbox) -> None:
         """Ask for the next slice, if it is due."""

@@ -218,15 +218,16 @@ class Upkeep:
 
     def next_wake(self, now: Instant) -> Instant | None:
         """Return when there is something to do without an event."""
-        instants = [
-            self.sweeps.next_wake(),
+        earliest = self.sweeps.next_wake()
+        for at in (
             self.mender.next_wake(now),
             self.reaping.next_wake(),
             self.settling.next_wake(),
-        ]
-        if self._replica.trees.unknown:
-            instants.append(None if self._is_regrowing else self._regrows_at)
-        return min((at for at in instants if at is not None), default=None)
+            self._regrows_at if self._replica.trees.unknown and not self._is_regrowing else None,
+        ):
+            if at is not None and (earliest is None or at < earliest):
+                earliest = at
+        return earliest
 
     # ---- for people ----------------------------------------------------------------------
 

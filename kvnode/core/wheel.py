@@ -1,11 +1,13 @@
 """A coarse wheel of instants: when which operation wants to be woken.
 
-Adding costs O(1). Instants are rounded up to 4.096 ms; an operation that ended meanwhile is
-simply not found by whoever asked. Never early, at most one notch late.
+Adding costs O(1). Instants are rounded up to 4.096 ms; an operation that ended meanwhile wakes
+nobody, or is simply not found by whoever asked. Never early, at most one notch late.
 Tests: tests/unit/core/test_wheel.py.
 """
 
 from __future__ import annotations
+
+from collections.abc import Container
 
 from kvnode.core.messages import Instant
 
@@ -40,9 +42,19 @@ class Wheel:
         if self._next is None or notch < self._next:
             self._next = notch
 
-    def next_due(self) -> Instant | None:
-        """Return the earliest instant at which something is due."""
-        return None if self._next is None else Instant(self._next << _NOTCH_BITS)
+    def next_due(self, live: Container[int]) -> Instant | None:
+        """Return the earliest instant at which an operation is due that is in `live`; those before
+        it that are not are forgotten: a node is not woken for what has ended. Cost: amortised O(1)
+        for each that was added, and a look at every notch for each notch that has ended."""
+        while self._next is not None:
+            queue = self._notches[self._next]
+            while queue and queue[-1] not in live:
+                queue.pop()
+            if queue:
+                return Instant(self._next << _NOTCH_BITS)
+            del self._notches[self._next]
+            self._next = min(self._notches, default=None)
+        return None
 
     def take_due(self, now: Instant) -> list[int]:
         """Remove and return what is due, in order. Costs a look at every notch that is held."""

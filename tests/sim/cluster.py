@@ -176,6 +176,10 @@ class Cluster:
         self._trace.update(_HEAD.pack(self.now_us, source, target, len(data)))
         self._trace.update(data)
 
+    def note_beat(self, source: NodeNumber, target: NodeNumber, number: int) -> None:
+        """A heartbeat or its answer is heard."""
+        self._trace.update(_HEAD.pack(self.now_us, source, target, number))
+
     def note_messages(
         self, source: NodeNumber, target: NodeNumber, messages: Iterable[PeerMessage]
     ) -> None:

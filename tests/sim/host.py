@@ -491,13 +491,23 @@ class Host:
         due = self.life.next_wake()
         if due is not None and (self._timer_at is None or due < self._timer_at):
             self._timer_at = due
-            self.later(max(0, due - self._world.now_us), lambda: self._on_timer(due))
+            delay_us = max(0, due - self._world.now_us)
+            self._world.after(delay_us, self._on_timer, self._lives, due)
 
-    def _on_timer(self, due: int) -> None:
-        if self._timer_at == due:  # else an earlier one has taken its place
-            self._timer_at = None
-            if not self._is_due:
-                self._run()
+    def _on_timer(self, life: int, due: int) -> None:
+        if self._lives != life or self.life is None or self._timer_at != due:
+            return  # over, or an earlier one has taken its place
+        if self._frozen is not None:
+            self._frozen.append((self._on_timer, (life, due)))
+            return
+        self._timer_at = None
+        if self._is_due or self._stalled is not None:
+            return  # a turn comes anyway
+        wake_at = self.life.next_wake()
+        if wake_at is not None and wake_at <= self._world.now_us:
+            self._turn()
+        else:
+            self._wake()  # what it was set for is over: a turn would do nothing
 
     # ---- looking at it from outside --------------------------------------------------------
 

@@ -7,8 +7,8 @@ all that they say of lives; the detector that the runtime drives judges who is u
 Laws: what is sent without a stream is dropped; a broken stream loses what is under way on it; one
 that is not open is dialled again and again; the same seed gives the same changes.
 Its tests are tests/sim/test_liveness.py and tests/sim/test_world.py.
-Left out: what is unsent in a stream that nobody reads is not bounded; heartbeats go alone and are no
-bytes: there are a hundred a second, and they say three numbers and their own.
+Left out: what is unsent in a stream that nobody reads is not bounded; heartbeats go alone and are
+no bytes: there are a hundred a second, and they say three numbers and their own.
 """
 
 from __future__ import annotations
@@ -316,7 +316,7 @@ class Links:
         )  # fmt: skip
 
     def on_request_frame(self, stream: Stream, data: bytes) -> None:
-        """A frame has come on an accepted stream: requests, or a heartbeat."""
+        """A frame has come on an accepted stream: requests."""
         accepted, number = self._accepted_of(stream), stream.source
         if accepted is None:
             return  # it has been given up
@@ -325,10 +325,7 @@ class Links:
         frame = parse_frame(data)
         self._identity.take(frame)
         accepted.owes_topology |= self._identity.is_older(frame)
-        if frame.HasField("heartbeat"):
-            self._echo(accepted, frame.heartbeat.seq)
-        else:
-            self.take_requests(number, frame)
+        self.take_requests(number, frame)
 
     def take_requests(self, number: NodeNumber, frame: peer_pb2.PeerFrame) -> None:
         """Hand a frame's requests to the node, unless they are of an older epoch."""
@@ -356,7 +353,7 @@ class Links:
         self.host.hear(asks)
 
     def on_reply_frame(self, stream: Stream, data: bytes) -> None:
-        """A frame has come on a dialled stream: replies, or an echo."""
+        """A frame has come on a dialled stream: replies, or a newer topology alone."""
         peer = self._peer_of(stream)
         if peer is None:
             return

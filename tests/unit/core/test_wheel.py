@@ -8,11 +8,12 @@ from kvnode.core.messages import Instant
 from kvnode.core.wheel import Wheel, at_common_instant
 
 NOTCH = 4_096
+ALL = range(100)
 
 
 def test_an_empty_wheel_is_never_due() -> None:
     wheel = Wheel()
-    assert wheel.next_due() is None
+    assert wheel.next_due(ALL) is None
     assert wheel.take_due(Instant(10**12)) == []
 
 
@@ -20,7 +21,7 @@ def test_an_empty_wheel_is_never_due() -> None:
 def test_nothing_is_woken_early_or_more_than_a_notch_late(at: int) -> None:
     wheel = Wheel()
     wheel.add(Instant(at), 5)
-    due = wheel.next_due()
+    due = wheel.next_due(ALL)
     assert due is not None
     assert at < due <= at + NOTCH
     assert wheel.take_due(Instant(due - 1)) == []
@@ -39,9 +40,9 @@ def test_what_is_taken_is_gone_and_the_rest_stays_due() -> None:
     wheel.add(Instant(NOTCH), 1)
     wheel.add(Instant(9 * NOTCH), 2)
     assert wheel.take_due(Instant(2 * NOTCH)) == [1]
-    assert wheel.next_due() == 10 * NOTCH
+    assert wheel.next_due(ALL) == 10 * NOTCH
     assert wheel.take_due(Instant(10 * NOTCH)) == [2]
-    assert wheel.next_due() is None
+    assert wheel.next_due(ALL) is None
 
 
 def test_an_earlier_instant_added_later_moves_the_next_one_forward() -> None:
@@ -49,7 +50,17 @@ def test_an_earlier_instant_added_later_moves_the_next_one_forward() -> None:
     wheel.add(Instant(9 * NOTCH), 1)
     wheel.add(Instant(3 * NOTCH), 2)
     wheel.add(Instant(5 * NOTCH), 3)
-    assert wheel.next_due() == 4 * NOTCH
+    assert wheel.next_due(ALL) == 4 * NOTCH
+
+
+def test_nobody_is_woken_for_operations_that_have_ended() -> None:
+    wheel = Wheel()
+    for at, op_id in [(NOTCH, 1), (NOTCH, 2), (NOTCH + 1, 3), (3 * NOTCH, 4), (9 * NOTCH, 5)]:
+        wheel.add(Instant(at), op_id)
+    assert wheel.next_due({1, 5}) == 2 * NOTCH
+    assert wheel.next_due({5}) == 10 * NOTCH
+    assert wheel.take_due(Instant(9 * NOTCH)) == []
+    assert wheel.next_due(()) is None
 
 
 @pytest.mark.parametrize(
