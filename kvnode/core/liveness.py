@@ -171,6 +171,8 @@ class Detector:
         self._silence_us = 1_000 * limits.silence_ms
         self._failover_us = 1_000 * limits.failover_ms
         self._beat_us = 1_000 * limits.heartbeat_ms
+        self._patience_us = min(self._failover_us, self._silence_us)
+        """Nobody who was heard since is accused."""
         self._probe_us = min(self._failover_us // 4, self._beat_us)
         self._idle_us = max(1_000, self._beat_us // 4)
         self._busy_us = max(1_000, min(self._idle_us, self._failover_us // 8))
@@ -278,7 +280,8 @@ class Detector:
         for node, peer in self._peers.items():
             if not peer.is_open:
                 continue
-            found.changes.extend(self._judge(node, peer, at))
+            if at - peer.heard_at >= self._patience_us:
+                found.changes.extend(self._judge(node, peer, at))
             pace_us = self._pace_us(peer, at)
             if at - peer.heard_at >= _REDIAL * self._silence_us:
                 peer.is_open = False
@@ -319,8 +322,6 @@ class Detector:
         if peer.standing is Standing.DOWN:
             return []
         silent_us = at - peer.heard_at
-        if silent_us < min(self._failover_us, self._silence_us):
-            return []
         longest_us = peer.waits.longest_us()
         allowed_us = max(self._silence_us, 2 * self._beat_us + longest_us)
         if silent_us >= min(allowed_us, _LONGEST * self._silence_us):

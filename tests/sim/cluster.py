@@ -80,6 +80,8 @@ class Cluster:
         self._order = itertools.count()
         self._agenda: list[tuple[int, int, Callable[..., Any], tuple[object, ...]]] = []
         self.network = Network(self, nodes=nodes, seed=seed)
+        self.turn_us = 0
+        """Nodes begin turns at multiples of this only, so that what comes meanwhile shares one."""
         self.ghosts: list[Host] = []
         """Second lives under identities that were copied."""
         self.numbers = range(1, nodes + 1)
