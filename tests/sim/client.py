@@ -127,8 +127,8 @@ class Client:
             context=explicit or b"",
             ttl_ms=ttl_ms,
         )
-        write = Write(name, value, explicit is not None, NOTHING_SEEN, self.cluster.now_us)
-        self.cluster.watch.writes.append(write)
+        write = Write(name, value, explicit is not None, NOTHING_SEEN, self.cluster.now_us, w=w)
+        self.cluster.watch.began(write)
         self._submit(operation, _Putting(self, operation, write), at, timeout_us)
         if wait:
             self._wait(write)
@@ -153,8 +153,8 @@ class Client:
         keyspace = keyspace or self.cluster.keyspace.name
         flags = GET_EXPLAIN if explain else 0
         operation = Operation(keyspace, key, is_put=False, quorum=r, flags=flags)
-        read = Read(encode_key(keyspace, key), self.cluster.now_us)
-        self.cluster.watch.reads.append(read)
+        read = Read(encode_key(keyspace, key), self.cluster.now_us, r=r)
+        self.cluster.watch.began(read)
         self._submit(operation, _Getting(self, operation, read), at, timeout_us)
         if wait:
             self._wait(read)
@@ -412,7 +412,7 @@ class _Putting(_Call):
         if operation.write_id not in write.write_ids:
             write.write_ids.append(operation.write_id)
             write.stamps.append(operation.timestamp)
-            write.seen = join(write.seen, self._opened(operation.context))
+            self._client.cluster.watch.on_attempt(write)
 
     def on_acknowledged(self) -> None:
         """An attempt was acknowledged, perhaps only to be stamped anew."""
@@ -432,6 +432,7 @@ class _Putting(_Call):
         write.outcome = OK if error is None else error.outcome
         write.ended_us = self._client.cluster.now_us
         self._client.cluster.tell("ended", self._client.number, write.outcome, write.value)
+        self._client.cluster.watch.ended(write)
 
 
 class _Getting(_Call):
@@ -452,13 +453,14 @@ class _Getting(_Call):
         # What it asked for beside a context the node has shown to be here, if only by its floors.
         beside = Context(dict(open_watermark(result.watermark)))
         if not covers_all(join(read.context, beside), self._seen):
-            client.cluster.fail(read.key, "session: a read is older than what its session has seen")
+            told = "a read is older than what its session has seen"
+            client.cluster.fail(read.key, told, name="5-session-goes-on")
         read.value = result.value
         read.values = frozenset((result.value, *_told(result)))
         if result.detail is not None and result.detail.HasField("explain"):
             read.repaired = tuple(int(node[1:]) for node in result.detail.explain.repaired)
         client.learn(read.key, read.context)
-        client.cluster.watch.check_read(read)
+        client.cluster.watch.ended(read)
 
 
 def _told(result: Operation) -> list[bytes | None]:

@@ -15,20 +15,15 @@ import heapq
 import itertools
 import random
 import struct
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from kvnode.core.bounds import Limits
 from kvnode.core.keys import Partition, StorageKey, keyspace_of, partition_of_key
 from kvnode.core.liveness import Change, Standing
 from kvnode.core.messages import (
-    ClientGet,
-    ClientPut,
     NodeNumber,
     PeerMessage,
-    ReplicaRead,
-    ReplicaWrite,
     Result,
     SessionId,
 )
@@ -36,17 +31,17 @@ from kvnode.core.node import Node
 from kvnode.core.topology import Keyspace, Member, NodeId, Topology
 from kvnode.runtime.pump import as_events
 from kvnode.runtime.topology_codec import encode_topology
-from tests.sim.checks import Stored, Watch, brief_context
+from tests.sim.checks import Watch
 from tests.sim.front import Front
 from tests.sim.host import CLUSTER_KEY as CLUSTER_KEY
 from tests.sim.host import Host as Host
 from tests.sim.network import Network
+from tests.sim.story import Stories
 
 BIRTH_MS = 1_700_000_000_000
 PARTITIONS = 8
 GHOSTS = 100
 """The first slot of machines that are no member's."""
-_STORY = 80
 _HEAD = struct.Struct("<QHHI")
 _PLAIN = frozenset((str, int, bool, bytes, type(None)))
 
@@ -71,7 +66,7 @@ class Cluster:
         self.keyspace = self.keyspaces[0]
         self.topology = _topology(nodes, self.keyspaces)
         self.watch = Watch(self)
-        self.stories: dict[bytes, deque[tuple[int, str, tuple[object, ...]]]] = {}
+        self.stories = Stories()
         self._fronts: dict[NodeNumber, Front] = {}
         self.changes: list[tuple[int, NodeNumber, Change]] = []
         """When which node changed its mind about a peer."""
@@ -189,7 +184,7 @@ class Cluster:
         for message in messages:
             self.watch.on_message(source, target, message)
             if (key := getattr(message, "key", None)) is not None:
-                self._note(key, "message", (source, target, message))
+                self.stories.note(key, self.now_us, "message", (source, target, message))
 
     def copy_identity(self, source: NodeNumber) -> Host:
         """Copy a node's data folder to another machine, and start it there under its name."""
@@ -273,47 +268,15 @@ class Cluster:
         self._trace.update(f"{self.now_us} {what} {told}\n".encode())
         for fact in facts:
             if (key := getattr(fact, "key", None)) is not None:
-                self._note(key, what, facts)
-
-    def _note(self, key: StorageKey, what: str, facts: tuple[object, ...]) -> None:
-        story = self.stories.get(key)
-        if story is None:
-            story = self.stories[key] = deque(maxlen=_STORY)
-        story.append((self.now_us, what, facts))
+                self.stories.note(key, self.now_us, what, facts)
 
     def digest(self) -> str:
         """Return the hash of all that happened."""
         return self._trace.hexdigest()
 
-    def fail(self, key: StorageKey, claim: str) -> None:
-        """Report a broken invariant with the seed and the key's story."""
-        story = "\n".join(_told(*event) for event in self.stories.get(key, ()))
-        raise AssertionError(f"seed {self.seed}: {claim}\nstory of {key!r}:\n{story}")
-
-
-def brief(fact: object) -> str:
-    """Return a fact as a story tells it: messages without the bytes that they carry."""
-    match fact:
-        case ClientPut():
-            value = "delete" if fact.is_delete else repr(fact.value)
-            how = "explicitly" if fact.is_explicit else "plainly"
-            return (
-                f"put {value} {how} at {fact.timestamp} as {fact.write_id.hex()[:6]} "
-                f"over {brief_context(fact.seen)}"
-            )
-        case ClientGet():
-            return f"get with r={fact.r} beyond {brief_context(fact.seen)}"
-        case ReplicaWrite():
-            return f"{fact.kind.name} #{fact.id}"
-        case ReplicaRead():
-            return f"READ #{fact.id}"
-        case _:
-            return repr(fact)
-
-
-def _told(now_us: int, what: str, facts: tuple[object, ...]) -> str:
-    told = " ".join(fact.brief() if isinstance(fact, Stored) else brief(fact) for fact in facts)
-    return f"{now_us / 1_000_000:>10.6f} s  {what} {told}"
+    def fail(self, key: StorageKey, claim: str, *, name: str = "assertion") -> NoReturn:
+        """Report a broken invariant, with its name, the seed and the key's story."""
+        self.watch.fail(name, key, claim)
 
 
 def _topology(nodes: int, keyspaces: Sequence[Keyspace]) -> Topology:

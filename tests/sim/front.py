@@ -96,8 +96,10 @@ class Front:
         delay_ms = self._now() // 1_000 - request.sent_ms
         if delay_ms > _HURRY_MS:
             gets, puts = _hurried(gets, delay_ms), _hurried(puts, delay_ms)
-        for each in (*gets, *puts):
+        requests: list[ClientGet | ClientPut] = [*gets, *puts]
+        for each in requests:
             self._world.tell("request", session, self.node, each)
+            self._world.watch.on_request(self.node, session, each)
         if gets or puts:
             self._gate.enter(session, ClientOps(session, gets, puts), size=len(data))
         if failures or more:
@@ -105,6 +107,8 @@ class Front:
 
     def answer(self, session: SessionId, results: list[Result]) -> None:
         """Send the core's results to a client; if it is gone they are dropped."""
+        for result in results:
+            self._world.watch.on_answer(self.node, session, result)
         self._push(session, results)
         self._gate.on_answered(session, results)
 

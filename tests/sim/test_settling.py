@@ -35,6 +35,7 @@ from kvnode.core.versions import Context, Record
 from tests.sim.checks import OK, Read, Write
 from tests.sim.client import DEADLINE_US, Client
 from tests.sim.cluster import Cluster
+from tests.sim.invariants import check_kept
 from tests.sim.test_cluster import KEY, NAME, conflicted, held, values
 from tests.sim.workload import Trial, chaos
 from tests.support.scale import scaled
@@ -308,7 +309,7 @@ def still_open(cluster: Cluster) -> bool:
 
 def check_all_found(cluster: Cluster) -> None:
     """Every acknowledged write is live, superseded or in the logs of w owners."""
-    cluster.watch.check_durable(NAME)
+    check_kept(cluster, NAME)
 
 
 @pytest.mark.parametrize("resolve", [Resolve.MAJORITY, Resolve.NEWEST], ids=["majority", "newest"])

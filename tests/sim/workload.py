@@ -19,6 +19,7 @@ from kvnode.core.topology import Keyspace
 from tests.sim.checks import OK, Read, Write
 from tests.sim.client import Client
 from tests.sim.cluster import Cluster
+from tests.sim.invariants import check_full, check_phase
 
 KEYS = (b"a", b"b")
 _LAGS_MS = (0, 0, 2_000, 20_000)
@@ -108,6 +109,7 @@ class Trial:
     def finish(self) -> None:
         """Heal, wait for what is under way, mend every key at all owners, check everything."""
         cluster = self.cluster
+        check_phase(cluster)
         self.shake(0, 0)
         cluster.heal()
         self.start_all()
@@ -118,8 +120,7 @@ class Trial:
         self._become_equal()
         for key in KEYS:
             self._mend(key)
-        cluster.watch.check_all_reads()
-        self._check_idle()
+        check_full(cluster)
 
     def _become_equal(self) -> None:
         """Invariant 8: equal trees on all owners, everything proven, and it stays so. Twice, since
@@ -149,25 +150,11 @@ class Trial:
         n = self.cluster.keyspace.n
         answers = [client.get(key, r=n, explain=True) for client in self.clients[:2]]
         if any(read.outcome != OK for read in answers):
-            self.cluster.fail(name, "a healed cluster gives no answer")
+            self.cluster.fail(name, "a healed cluster gives no answer", name="8-healed-serves")
         if answers[0].value != answers[1].value:
-            self.cluster.fail(name, "invariant 7: two full reads differ, with no write between")
+            self.cluster.fail(name, "two full reads differ", name="7-full-reads-agree")
         if answers[1].repaired:
-            self.cluster.fail(name, "invariant 8: a mended key was mended again")
-        self.cluster.watch.check_durable(name)
-
-    def _check_idle(self) -> None:
-        """Invariant 9 and 8: what a node holds for operations goes back to nothing."""
-        for host in self.cluster.hosts.values():
-            life = host.life
-            assert life is not None
-            assert life.coordinator.in_flight == 0, self.cluster.seed
-            assert life.handoff.under_way == 0, self.cluster.seed
-            life.replica.floors.check()
-            life.hints.check()
-            counted, fresh = life.replica.conflicts, host.conflict_log()
-            assert counted.open == fresh.open, self.cluster.seed
-            assert (counted.entries, counted.bytes) == (fresh.entries, fresh.bytes)
+            self.cluster.fail(name, "a mended key was mended again", name="8-no-repairs-left")
 
     def _next_value(self) -> bytes:
         self._values += 1
