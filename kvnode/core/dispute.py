@@ -104,6 +104,8 @@ class Disputes:
 
     def on_time(self, now: Instant, out: Outbox) -> None:
         """Give up on silent owners for now, and begin what the window allows."""
+        if not self._jobs and not self._waiting:
+            return
         for job in [*self._jobs.values()]:
             if now < job.ends_at:
                 break  # in order: all have the same patience

@@ -159,6 +159,9 @@ class Handoff:
 
     def on_time(self, now: Instant, wall_ms: int, out: Outbox, *, is_busy: bool) -> None:
         """Walk on wherever window and rate allow. Costs next to nothing where nothing is kept."""
+        if not self._requests and not self._hints.ledgers:
+            self._wakes_at = None
+            return
         self._expire(now)
         walking = [owner for owner, ledger in self._hints.ledgers.items() if ledger.pending]
         if walking:

@@ -114,6 +114,8 @@ class Recovery:
 
     def on_time(self, now: Instant, out: Outbox) -> None:
         """Give up on silent owners for now, and begin what the window allows."""
+        if not self._jobs and not self._waiting:
+            return
         for job in [*self._jobs.values()]:
             if now < job.ends_at:
                 break  # in order: all have the same patience

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
 Key = TypeVar("Key", bound=bytes)
 
+BIRTH_MS = 1_700_000_000_000
+"""True time when a world begins, ms since 1970."""
 CLUSTER_KEY = b"simulated cluster key, 32 bytes."
 _NONE: frozenset[bytes] = frozenset()
 _STALL_RETRY_US = 20_000
@@ -167,7 +169,7 @@ class Host:
             self.disk,
             start,
             born=world.topology,
-            wall_ms=lambda: self.wall_ms,
+            wall_ms=self._read_clock,
             later=lambda delay_s, act: self.later(int(1e6 * delay_s), act),
         )
 
@@ -248,7 +250,10 @@ class Host:
     @property
     def wall_ms(self) -> int:
         """What its clock says, ms since 1970."""
-        return self._world.wall_ms + self.ahead_ms
+        return BIRTH_MS + self._world.now_us // 1_000 + self.ahead_ms
+
+    def _read_clock(self) -> int:
+        return BIRTH_MS + self._world.now_us // 1_000 + self.ahead_ms
 
     def set_clock(self, ahead_ms: int) -> None:
         """Make its physical clock wrong; it and its peers see that from their next heartbeats."""

@@ -103,6 +103,7 @@ class Links:
         self.host = host
         self.is_over = False
         self._world = world
+        self._network = world.network
         self._identity = identity
         self._wire = wire
         self.peers: dict[NodeNumber, Peer] = {}
@@ -310,10 +311,8 @@ class Links:
 
     def _carry(self, stream: Stream, lane: int, hear: Any, *args: object) -> None:
         there = stream.dialled_by if lane & 1 else stream.accepted_by
-        self._world.network.carry(
-            self.host.slot, there.host.slot, stream.latest_us, lane,
-            there.host.take, there, hear, *args,
-        )  # fmt: skip
+        slots = self.host.slot, there.host.slot
+        self._network.carry(slots, stream.latest_us, lane, (there.host.take, there, hear, *args))
 
     def on_request_frame(self, stream: Stream, data: bytes) -> None:
         """A frame has come on an accepted stream: requests."""

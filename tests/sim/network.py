@@ -83,24 +83,20 @@ class Network:
 
     def carry(
         self,
-        source: Slot,
-        target: Slot,
+        slots: tuple[Slot, Slot],
         latest_us: list[int],
         lane: int,
-        arrive: Callable[..., None],
-        *args: object,
+        arrival: tuple[Callable[..., None], *tuple[object, ...]],
     ) -> None:
         """Have something arrive, if it is not lost on its way, and perhaps twice.
 
         Args:
-            source: from where.
-            target: to where.
+            slots: from where, to where.
             latest_us: when the latest of each lane of its stream arrives.
             lane: whose order it keeps.
-            arrive: called with `args`.
-            args: what arrives.
+            arrival: what is then called, and with what.
         """
-        link = self.links[source, target]
+        link = self.links[slots]
         chance = link.chance.random
         if link.is_cut or (link.drops and chance() < link.drops):
             return
@@ -112,7 +108,7 @@ class Network:
                 at = link.clogged_until_us
             if link.reorders < 1.0 and (not link.reorders or chance() >= link.reorders):
                 at = latest_us[lane] = max(at, latest_us[lane])
-            self._world.after(at - now, self._arrive, link, arrive, args)
+            self._world.after(at - now, self._arrive, link, arrival)
 
     def clog(self, source: Slot, target: Slot, for_us: int) -> None:
         """Have nothing arrive for a while, and everything then."""
@@ -139,11 +135,11 @@ class Network:
         link = self.link(source, target)
         link.held, link.holds = [], None
 
-    def _arrive(self, link: Link, arrive: Callable[..., None], args: tuple[object, ...]) -> None:
+    def _arrive(self, link: Link, arrival: tuple[Callable[..., None], *tuple[object, ...]]) -> None:
         if link.is_cut:
             return
         if link.clogged_until_us > self._world.now_us:
             wait_us = link.clogged_until_us - self._world.now_us
-            self._world.after(wait_us, self._arrive, link, arrive, args)
+            self._world.after(wait_us, self._arrive, link, arrival)
         else:
-            arrive(*args)
+            arrival[0](*arrival[1:])

@@ -219,7 +219,7 @@ def test_frames_keep_their_order_where_nothing_overtakes(seed: int) -> None:
         lanes = [0]
         heard: list[int] = []
         for number in range(50):
-            cluster.network.carry(1, 2, lanes, 0, heard.append, number)
+            cluster.network.carry((1, 2), lanes, 0, (heard.append, number))
         cluster.run(S)
         return heard
 
