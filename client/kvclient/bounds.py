@@ -41,6 +41,10 @@ class Bounds:
     """The same in bytes."""
     frame_operations: int = 512
     """Operations in one message."""
+    company_operations: int = 256
+    """An operation joins those that are about to leave for another owner of its key rather than go
+    alone to the first one, while these are fewer. Higher: fewer and larger messages, and more of
+    what begins at one instant is coordinated by one node. 0: always to the first owner."""
     frame_bytes: int = MIB
     """Keys and values in one message; a larger operation travels alone."""
     last_attempt_ms: float = 20.0

@@ -55,7 +55,7 @@ class Engine:
     ) -> None:
         self.session = session
         self.clock = HybridClock()
-        self.router = Router()
+        self.router = Router(bounds)
         self.metrics = Metrics()
         self.pending: dict[int, Operation] = {}
         self.bytes_in_flight = 0

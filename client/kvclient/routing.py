@@ -1,7 +1,10 @@
 """Who is asked first: the cluster's topology and the choice of a coordinator.
 
-Decides the node for each attempt. Laws: an owner that is ready comes before any other node; a node
-that refused this attempt, or still owes it an answer, is not asked again before the others were.
+Decides the node for each attempt. What begins together goes to as few owners as possible: frames
+cost more than operations, from here to the nodes and between them. Which owner that is, the first
+of the operations says: over time all of them.
+Laws: an owner that is ready comes before any other node; a node that refused this attempt, or still
+owes it an answer, is not asked again before the others were.
 Tests: tests/unit/client/test_routing.py.
 Source: DeCandia et al., "Dynamo" (2007), section 4.5 (partition-aware clients); design, 2.1 and
 2.9.
@@ -13,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from kvclient.bounds import BOUNDS, Bounds
 from kvclient.errors import InvalidRequest
 from kvclient.operation import Lane, LaneState, Operation
 from kvproto.token import TOKEN_BITS, token
@@ -75,8 +79,10 @@ class Router:
     Cost: one tuple of all nodes for each partition, made anew at each topology.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bounds: Bounds = BOUNDS) -> None:
         self.topology: Topology | None = None
+        self._company = bounds.company_operations
+        self._n_of: dict[str, int] = {}
         self._orders: list[tuple[Lane, ...]] = []
         self._shift = TOKEN_BITS
 
@@ -84,6 +90,7 @@ class Router:
         """Route by a topology; `lanes` has one for each member's number."""
         self.topology = topology
         self._shift = TOKEN_BITS - topology.partition_bits
+        self._n_of = {name: settings.n for name, settings in topology.keyspaces.items()}
         walks = topology.walks or ((),) * topology.partitions
         self._orders = [
             _order(walk, lanes, start=partition) for partition, walk in enumerate(walks)
@@ -97,12 +104,23 @@ class Router:
         """Return the lane for the next attempt, dialling owners on the way; None if all are out."""
         order = self._orders[operation.partition]
         if order and order[0].state is _READY and not operation.attempts:
-            return order[0]  # nearly always
+            return self._in_company(order, operation)  # nearly always
         lane = _first_ready(order, operation) or _least_bad(order, operation)
         if lane is None and operation.refused:
             operation.refused = ()  # all were asked: begin again
             lane = _first_ready(order, operation) or _least_bad(order, operation)
         return lane
+
+    def _in_company(self, order: tuple[Lane, ...], operation: Operation) -> Lane:
+        """Return the first owner's lane, or one of another owner that a frame is about to leave by.
+
+        All lanes count as owners' up to the keyspace's n, also those in trouble: as nodes count.
+        """
+        if not order[0].outbox:
+            for lane in order[1 : self._n_of.get(operation.keyspace, 1)]:
+                if lane.state is _READY and 0 < len(lane.outbox) < self._company:
+                    return lane
+        return order[0]
 
     def order(self, partition: int) -> tuple[Lane, ...]:
         """Return all lanes in the order for a partition."""

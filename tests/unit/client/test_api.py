@@ -121,10 +121,20 @@ def test_operations_go_straight_to_the_first_owner(
 ) -> None:
     connect_all(db, cluster)
     cluster.received.clear()
-    db.put_many([(f"k{number}", b"") for number in range(64)])
+    for number in range(64):
+        db.put(f"k{number}", b"")
     for row in cluster.received:
         partition = partition_of(token("default", row.key), 4)
         assert row.node == f"n{db.topology.walks[partition][0]}"
+
+
+def test_what_is_asked_at_one_instant_goes_to_one_owner(
+    db: kvclient.Client, cluster: FakeCluster
+) -> None:
+    connect_all(db, cluster)
+    cluster.received.clear()
+    db.put_many([(f"k{number}", b"") for number in range(64)])
+    assert len({row.node for row in cluster.received}) == 1
 
 
 def test_r_w_and_ttl_travel(db: kvclient.Client, cluster: FakeCluster) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from kvclient.bounds import Bounds
 from kvclient.errors import InvalidRequest
-from kvclient.operation import LaneState
-from kvclient.routing import parse_seeds
+from kvclient.operation import Lane, LaneState, Operation
+from kvclient.routing import KeyspaceSettings, Router, Topology, parse_seeds
 from tests.unit.client.fakes import Bench
 
 
@@ -49,6 +50,81 @@ def test_a_node_that_owes_the_answer_is_not_asked_twice(bench: Bench) -> None:
     operation.attempts = 1
     operation.others = tuple(bench.lanes)
     assert bench.engine.router.choose(operation) is None
+
+
+# ---- company -----------------------------------------------------------------------------------
+
+OWNERS = {b"a": (1, 2, 3), b"b": (2, 3, 1), b"c": (4, 1, 2)}
+"""By key: who owns it, in order."""
+
+
+def company(**bounds: int) -> tuple[Router, dict[int, Lane]]:
+    """Return a router of four nodes over two copies of each key, and the nodes' lanes."""
+    limits = Bounds(**bounds)
+    lanes = {
+        number: Lane(f"n{number}", number=number, wake=lambda: None, dial=lambda: None)
+        for number in range(1, 5)
+    }
+    for lane in lanes.values():
+        lane.state = LaneState.READY
+    router = Router(limits)
+    keyspaces = {"default": KeyspaceSettings("default", n=2, r=1, w=1)}
+    topology = Topology(
+        cluster_id=b"c" * 16, name="t", epoch=1, partitions=4, members=(), keyspaces=keyspaces,
+        walks=(*OWNERS.values(), ()),
+    )  # fmt: skip
+    router.install(topology, lanes)
+    return router, lanes
+
+
+def send(router: Router, key: bytes, *, attempts: int = 0) -> str:
+    """Queue an operation where it belongs; return which node that is."""
+    operation = Operation("default", key, is_put=False)
+    operation.partition = list(OWNERS).index(key)
+    operation.attempts = attempts
+    lane = router.choose(operation)
+    assert lane is not None
+    lane.queue(operation, 0.0)
+    return lane.node
+
+
+def test_what_begins_together_leaves_together_where_owners_allow() -> None:
+    router, lanes = company()
+    assert [send(router, key) for key in (b"a", b"b", b"a")] == ["n1", "n2", "n1"]
+    assert send(router, b"c") == "n1", "its second owner has company"
+    lanes[1].take()
+    assert send(router, b"a") == "n2", "what has left is no company any more"
+
+
+def test_with_no_owner_about_to_send_the_first_is_asked() -> None:
+    router, _ = company()
+    assert [send(router, key) for key in (b"b", b"c")] == ["n2", "n4"]
+    assert send(router, b"a") == "n2"
+
+
+def test_a_keyspaces_n_says_who_is_an_owner() -> None:
+    router, _ = company()
+    assert send(router, b"c") == "n4"
+    assert send(router, b"b") == "n2", "n1 holds no copy of it here, and n4 never"
+    router, _ = company()
+    assert [send(router, b"a"), send(router, b"b")] == ["n1", "n2"]
+
+
+def test_company_is_bounded_and_may_be_forgone() -> None:
+    router, _ = company(company_operations=2)
+    assert [send(router, key) for key in (b"a", b"c", b"c")] == ["n1", "n1", "n4"]
+    router, _ = company(company_operations=0)
+    assert [send(router, key) for key in (b"a", b"c")] == ["n1", "n4"]
+
+
+def test_no_company_is_sought_with_a_silent_node_nor_by_a_second_attempt() -> None:
+    router, lanes = company()
+    assert send(router, b"a") == "n1"
+    assert send(router, b"c", attempts=1) == "n4"
+    router, lanes = company()
+    assert send(router, b"a") == "n1"
+    lanes[1].state = LaneState.SUSPECTED
+    assert send(router, b"c") == "n4"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from kvnode.core.floors import Floors
 from kvnode.core.handoff import is_handoff
 from kvnode.core.hlc import Clock
 from kvnode.core.keys import StorageKey, partition_of_key
-from kvnode.core.messages import NodeNumber, Outbox, PutResult, SessionId
+from kvnode.core.messages import NodeNumber, Outbox, PutResult, ReplicaRead, SessionId
 from kvnode.core.operations import OPERATION_ID_MAX, Operations
 from kvnode.core.replica import Replica
 from tests.unit.core.builders import NOW, WALL_MS, owned_by, topology
@@ -69,6 +69,14 @@ def test_the_nearest_are_this_node_the_healthy_and_then_the_suspects() -> None:
 
 def test_the_healthy_keep_the_order_of_the_owners() -> None:
     assert operations(up=(2, 3, 4)).nearest((4, 2, 3)) == [4, 2, 3]
+
+
+def test_nodes_that_this_turn_speaks_to_already_come_first_but_no_suspects() -> None:
+    ops = operations(up=(2, 3, 4))
+    ops.out.send(NodeNumber(3), ReplicaRead(1, StorageKey(b"k"), NOW, b""))
+    assert ops.nearest((1, 2, 4, 3)) == [1, 3, 2, 4]
+    ops.suspects.add(3)
+    assert ops.nearest((1, 2, 4, 3)) == [1, 2, 4, 3]
 
 
 def test_a_node_is_healthy_that_is_reached_and_no_suspect_and_this_one_always_is() -> None:
