@@ -270,6 +270,11 @@ class Trees:
         """The partitions that must be rebuilt."""
         return tuple(self._unknown)
 
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether any partition must be rebuilt."""
+        return bool(self._unknown)
+
     # ---- views -----------------------------------------------------------------------------
 
     def is_known(self, partition: Partition) -> bool:

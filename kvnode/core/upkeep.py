@@ -213,7 +213,7 @@ class Upkeep:
         self.mender.on_time(now, out)
         self.reaping.on_time(now, wall_ms, out)
         self.settling.on_time(now, wall_ms, out, is_busy=is_busy, is_allowed=not is_clock_off)
-        if self._replica.trees.unknown and now >= self._regrows_at:
+        if self._replica.trees.is_incomplete and now >= self._regrows_at:
             self._regrow(out)
 
     def next_wake(self, now: Instant) -> Instant | None:
@@ -223,7 +223,9 @@ class Upkeep:
             self.mender.next_wake(now),
             self.reaping.next_wake(),
             self.settling.next_wake(),
-            self._regrows_at if self._replica.trees.unknown and not self._is_regrowing else None,
+            self._regrows_at
+            if self._replica.trees.is_incomplete and not self._is_regrowing
+            else None,
         ):
             if at is not None and (earliest is None or at < earliest):
                 earliest = at

@@ -8,8 +8,7 @@ Tests: tests/unit/runtime/test_peer_codec.py. Source: design, sections 3 (Wire) 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -66,8 +65,7 @@ class BadFrame(Exception):
     """These bytes are no frame of a peer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """What every frame says of its sender."""
 
     cluster: bytes

@@ -22,8 +22,12 @@ from kvnode.core.bounds import Limits
 from kvnode.core.keys import Partition, StorageKey, keyspace_of, partition_of_key
 from kvnode.core.liveness import Change, Standing
 from kvnode.core.messages import (
+    Failure,
     NodeNumber,
     PeerMessage,
+    PutResult,
+    ReplicaReadReply,
+    ReplicaWriteReply,
     Result,
     SessionId,
 )
@@ -33,16 +37,17 @@ from kvnode.runtime.pump import as_events
 from kvnode.runtime.topology_codec import encode_topology
 from tests.sim.checks import Watch
 from tests.sim.front import Front
+from tests.sim.host import BIRTH_MS as BIRTH_MS
 from tests.sim.host import CLUSTER_KEY as CLUSTER_KEY
 from tests.sim.host import Host as Host
 from tests.sim.network import Network
 from tests.sim.story import Stories
 
-BIRTH_MS = 1_700_000_000_000
 PARTITIONS = 8
 GHOSTS = 100
 """The first slot of machines that are no member's."""
 _HEAD = struct.Struct("<QHHI")
+_WITHOUT_KEY = frozenset((ReplicaWriteReply, ReplicaReadReply, PutResult, Failure))
 _PLAIN = frozenset((str, int, bool, bytes, type(None)))
 
 
@@ -182,6 +187,8 @@ class Cluster:
     ) -> None:
         """Messages are heard: they go into the stories of their keys."""
         for message in messages:
+            if type(message) in _WITHOUT_KEY:
+                continue
             self.watch.on_message(source, target, message)
             if (key := getattr(message, "key", None)) is not None:
                 self.stories.note(key, self.now_us, "message", (source, target, message))
@@ -264,11 +271,13 @@ class Cluster:
 
     def tell(self, what: str, *facts: object) -> None:
         """Add to the trace, and to the story of the key that it is about."""
-        told = [fact if type(fact) in _PLAIN else type(fact).__name__ for fact in facts]
-        self._trace.update(f"{self.now_us} {what} {told}\n".encode())
+        told = f"{self.now_us} {what}"
         for fact in facts:
-            if (key := getattr(fact, "key", None)) is not None:
+            if type(fact) in _PLAIN:
+                told = f"{told} {fact}"
+            elif (key := getattr(fact, "key", None)) is not None:
                 self.stories.note(key, self.now_us, what, facts)
+        self._trace.update(told.encode())
 
     def digest(self) -> str:
         """Return the hash of all that happened."""

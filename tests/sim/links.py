@@ -339,7 +339,8 @@ class Links:
         else:
             assert frame.epoch >= epoch, f"a request of epoch {frame.epoch} was taken in {epoch}"
             for box in (requests.writes, requests.reads, requests.forwards):
-                self._world.note_messages(number, self._identity.number, box)
+                if box:
+                    self._world.note_messages(number, self._identity.number, box)
             if requests.writes or requests.reads or requests.forwards:
                 self.host.hear(requests)
             if asks is not None:
@@ -379,9 +380,9 @@ class Links:
         for box in (replies.writes, replies.reads, replies.forwards):
             if box:
                 peer.in_flight.end(box)
-                self._world.note_messages(peer.number, self._identity.number, box)
         owes = not peer.in_flight.is_empty
-        self._tell(self.detector.on_answered(peer.number, self._now, owes=owes))
+        if changes := self.detector.on_answered(peer.number, self._now, owes=owes):
+            self._tell(changes)
 
     # ---- heartbeats ----------------------------------------------------------------------
 
