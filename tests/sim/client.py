@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from kvclient import codec
-from kvclient.bounds import BOUNDS
+from kvclient.bounds import BOUNDS, Bounds
 from kvclient.clock import hlc_of_ms
 from kvclient.engine import Engine
 from kvclient.operation import GET_EXPLAIN, PUT_DELETE, PUT_EXPLICIT, Lane, LaneState, Operation
@@ -49,8 +49,10 @@ class Client:
         lag_ms: int = 0,
         restamps: bool = True,
         restamps_retries: bool = False,
+        bounds: Bounds = BOUNDS,
     ) -> None:
         self.cluster = cluster
+        self.bounds = bounds
         self.number = number
         self.restamps = restamps
         self.restamps_retries = restamps_retries
@@ -71,11 +73,12 @@ class Client:
     def _new_engine(self, lag_ms: int) -> Engine:
         cluster = self.cluster
         engine = Engine(
-            session=Session(),
+            session=Session(bounds=self.bounds),
             rng=random.Random(f"{cluster.seed} attempts of client {self.number}"),
             random_bytes=random.Random(f"{cluster.seed} writes of client {self.number}").randbytes,
             alarm=self._set_alarm,
             suspect=lambda lane: self.streams[lane.number].suspect(),
+            bounds=self.bounds,
         )
         assert engine.session is not None
         self.engine = engine
@@ -148,14 +151,15 @@ class Client:
         explain: bool = False,
         timeout_us: int = DEADLINE_US,
         wait: bool = True,
+        then: Callable[[Read], None] | None = None,
     ) -> Read:
-        """Read."""
+        """Read; `then` is called when it has ended."""
         keyspace = keyspace or self.cluster.keyspace.name
         flags = GET_EXPLAIN if explain else 0
         operation = Operation(keyspace, key, is_put=False, quorum=r, flags=flags)
         read = Read(encode_key(keyspace, key), self.cluster.now_us, r=r)
         self.cluster.watch.began(read)
-        self._submit(operation, _Getting(self, operation, read), at, timeout_us)
+        self._submit(operation, _Getting(self, operation, read, then), at, timeout_us)
         if wait:
             self._wait(read)
         return read
@@ -234,6 +238,7 @@ class Stream:
     def __init__(self, client: Client, node: NodeNumber) -> None:
         self._client = client
         self._cluster = client.cluster
+        self._bounds = client.bounds
         self._host = client.cluster.hosts[node]
         self._front: Front | None = None
         self._session = SessionId(0)
@@ -246,7 +251,9 @@ class Stream:
         self._last_us = [0, 0]
         """When the latest frame of each direction arrives: none overtakes another."""
         self._chance = random.Random(f"{client.cluster.seed} client {client.number} to {node}")
-        self.lane = Lane(f"n{node}", number=node, wake=self._wake, dial=self.connect)
+        self.lane = Lane(
+            f"n{node}", number=node, wake=self._wake, dial=self.connect, bounds=self._bounds
+        )
         self.lane.is_apart = False  # large values go with the others
 
     @property
@@ -304,10 +311,10 @@ class Stream:
     def _probe(self, now: float, since: float) -> None:
         if self.lane.state is not LaneState.SUSPECTED:
             self._suspected_at = None
-        elif now - since >= BOUNDS.probe_ms / 1_000 and self._is_heard():
+        elif now - since >= self._bounds.probe_ms / 1_000 and self._is_heard():
             self._suspected_at = None
             self._client.engine.on_frame(self.lane, 0, now)
-        elif now - since >= BOUNDS.reset_ms / 1_000:
+        elif now - since >= self._bounds.reset_ms / 1_000:
             self._break("pending")
 
     def _break(self, reason: str) -> None:
@@ -320,7 +327,7 @@ class Stream:
         self._client.engine.on_broken(self.lane, reason, self._client.now_s)
 
     def _dial_later(self, now: float) -> None:
-        first, most = BOUNDS.reconnect_first_ms, BOUNDS.reconnect_most_ms
+        first, most = self._bounds.reconnect_first_ms, self._bounds.reconnect_most_ms
         self._wait_s = min(max(2 * self._wait_s, first / 1_000), most / 1_000)
         self._dial_at = now + self._wait_s
 
@@ -438,12 +445,25 @@ class _Putting(_Call):
 class _Getting(_Call):
     """A read on its way."""
 
-    def __init__(self, client: Client, operation: Operation, read: Read) -> None:
+    def __init__(
+        self,
+        client: Client,
+        operation: Operation,
+        read: Read,
+        then: Callable[[Read], None] | None,
+    ) -> None:
         super().__init__(client, operation)
         self._read = read
+        self._then = then
         self._seen = client.seen.get(read.key, NOTHING_SEEN)
 
     def set_result(self, result: Operation, /) -> None:
+        self._end(result)
+        if self._then is not None:
+            # Not at once: the engine is in the middle of a frame.
+            self._client.cluster.later(0, partial(self._then, self._read))
+
+    def _end(self, result: Operation) -> None:
         read, client, error = self._read, self._client, result.error
         read.outcome = FAILED if error is not None else OK
         client.cluster.tell("ended", client.number, read.outcome, result.value)

@@ -1,107 +1,479 @@
 """What can go wrong in a simulated cluster: each kind of fault, how it begins and how it ends.
 
-What it decides: what a fault of a plan does to the world, and (the atlas) whether it may do it now.
-Laws: no fault may take away the last sound copy of a record, unless the plan says so; one that ends
-takes back what it did and no more; what a fault draws comes from a stream of its own name.
-Its tests are tests/sim/test_plans.py. Left out: when faults come (tests/sim/generate.py).
+What it decides: what a fault of a plan does to the world. Faults overlap: what holds at an instant
+is the union of those that act then, so that one which ends takes back what it did and no more.
+    network   shake clog cut split ring swizzle flap client_cut
+    process   crash (power) kill stop pause wipe restore twin epoch
+    disk      slow_disk fail_sync full stall flip unreadable
+    clock     clock strobe
+Laws: whether data may be damaged now is the atlas's to say (tests/sim/atlas.py); what a fault draws
+comes from a stream of its own name. Its tests are tests/sim/test_faults.py.
+Left out: when faults come, and to whom (tests/sim/generate.py).
 """
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from kvnode.core.batch import Family
 from kvnode.core.messages import NodeNumber
+from tests.sim.atlas import Atlas
+from tests.sim.client import Client
 from tests.sim.cluster import Cluster
+from tests.sim.disk import Image
+from tests.sim.host import Host
+from tests.sim.plan import Fault
 
-End = Callable[[], None]
-Begin = Callable[[Cluster, dict[str, Any], random.Random], End | None]
-
-
-def begin(world: Cluster, kind: str, args: dict[str, Any], chance: random.Random) -> End | None:
-    """Begin a fault; return what ends it."""
-    return KINDS[kind](world, args, chance)
-
-
-def _shake(world: Cluster, args: dict[str, Any], chance: random.Random) -> End:
-    """Links lose and double messages: all, or those from or to some nodes."""
-    links = [link for pair, link in world.network.links.items() if _concerns(pair, args)]
-    before = [(link.drops, link.duplicates, link.delay_us) for link in links]
-    for link in links:
-        link.drops = args.get("drops", link.drops)
-        link.duplicates = args.get("duplicates", link.duplicates)
-        link.delay_us = tuple(args.get("delay_us", link.delay_us))
-
-    def end() -> None:
-        for link, (drops, duplicates, delay_us) in zip(links, before, strict=True):
-            link.drops, link.duplicates, link.delay_us = drops, duplicates, delay_us
-
-    return end
+Pair = tuple[int, int]
+_OPERATOR_US = 2_000_000
+"""How often somebody looks for nodes that have died by themselves, and starts them."""
 
 
-def _concerns(pair: tuple[int, int], args: dict[str, Any]) -> bool:
-    nodes = args.get("nodes")
-    return nodes is None or pair[0] in nodes or pair[1] in nodes
+class Faults:
+    """All faults of one run that act at present."""
+
+    def __init__(
+        self, world: Cluster, clients: Sequence[Client], *, seed: int, is_unsafe: bool
+    ) -> None:
+        self.atlas = Atlas(world, is_unsafe=is_unsafe)
+        self._world = world
+        self._clients = clients
+        self._seed = seed
+        self._active: dict[str, Fault] = {}
+        # By the name of the fault: what it wants to be so while it acts.
+        self._cuts: dict[str, set[Pair]] = {}
+        self._client_cuts: dict[str, set[Pair]] = {}
+        self._shakes: dict[str, dict[str, Any]] = {}
+        self._down: dict[str, set[NodeNumber]] = {}
+        self._paused: dict[str, set[NodeNumber]] = {}
+        self._clocks: dict[str, tuple[NodeNumber, int]] = {}
+        self._disks: dict[str, tuple[NodeNumber, str, int]] = {}
+        self._images: dict[str, Image] = {}
+        self._usual = {
+            pair: (link.delay_us, link.drops, link.duplicates, link.reorders)
+            for pair, link in world.network.links.items()
+        }
+        self._starts: Callable[[NodeNumber], bool] = lambda _: True
+        world.later(_OPERATOR_US, self._look_after)
+
+    def begin(self, fault: Fault) -> bool:
+        """Begin a fault; returns whether it acts."""
+        self._active[fault.id] = fault
+        chance = random.Random(f"{self._seed} {fault.id}")
+        acts = KINDS[fault.kind](self, fault, fault.args, chance) is not False
+        if not acts or not fault.for_us:
+            self._active.pop(fault.id)
+            return acts
+        self._world.later(fault.for_us, lambda: self.end(fault.id))
+        return True
+
+    def end(self, name: str) -> None:
+        """End a fault, if it acts."""
+        fault = self._active.pop(name, None)
+        if fault is None:
+            return
+        wanted: list[dict[str, Any]] = [
+            self._cuts, self._client_cuts, self._shakes, self._down, self._paused,
+            self._clocks, self._disks,
+        ]  # fmt: skip
+        for each in wanted:
+            each.pop(name, None)
+        if name in self._images:
+            self._put_back(fault.args["node"], self._images.pop(name))
+        self._settle()
+
+    def end_all(self) -> None:
+        """End all faults; every node is up."""
+        self._starts = lambda _: True
+        for name in list(self._active):
+            self.end(name)
+        for each in (self._cuts, self._client_cuts, self._shakes, self._clocks, self._disks):
+            each.clear()
+        self._settle()
+        self._start_dead()
+
+    def leave_only(self, core: Iterable[NodeNumber], *, is_cut: bool) -> None:
+        """End all faults; nodes outside the core are down, or cut off from it and from clients."""
+        nodes = frozenset(core)
+        others = set(self._world.hosts) - nodes
+        self._starts = lambda node: node in nodes or is_cut
+        for name in list(self._active):
+            self.end(name)
+        for each in (self._cuts, self._client_cuts, self._shakes, self._clocks, self._disks):
+            each.clear()
+        if is_cut:
+            self._cuts["core"] = _both_ways(itertools.product(nodes, sorted(others)))
+            numbers = range(len(self._clients))
+            self._client_cuts["core"] = set(itertools.product(numbers, others))
+        else:
+            self._down["core"] = others
+            for node in others:
+                self._world.hosts[node].down()
+        self._settle()
+        self._start_dead()
+
+    def heal_core(self) -> None:
+        """End what `leave_only` began."""
+        for each in (self._cuts, self._client_cuts, self._down):
+            each.pop("core", None)
+        self.end_all()
+
+    # ---- what is to be so ------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        self._settle_cuts()
+        self._settle_clients()
+        self._settle_links()
+        self._settle_clocks()
+        self._settle_disks()
+        self._settle_nodes()
+
+    def _settle_cuts(self) -> None:
+        world, links = self._world, self._world.network.links
+        wanted = set().union(*self._cuts.values())
+        for a, b in itertools.combinations(sorted(world.hosts), 2):
+            ways = ((a, b), (b, a))
+            if any(links[way].is_cut and way not in wanted for way in ways):
+                world.mend(a, b)
+            for way in ways:
+                if way in wanted and not links[way].is_cut:
+                    world.cut(*way, one_way=True)
+
+    def _settle_clients(self) -> None:
+        wanted = set().union(*self._client_cuts.values())
+        for number, client in enumerate(self._clients):
+            for node in self._world.hosts:
+                is_wanted = (number, node) in wanted
+                if is_wanted and node not in client.cut_from:
+                    client.cut(node)
+                elif not is_wanted and node in client.cut_from:
+                    client.mend(node)
+
+    def _settle_links(self) -> None:
+        for pair, link in self._world.network.links.items():
+            if pair not in self._usual:
+                continue
+            delay_us, drops, duplicates, reorders = self._usual[pair]
+            for args in self._shakes.values():
+                if not _concerns(pair, args):
+                    continue
+                delay_us = max(delay_us, tuple(args.get("delay_us", delay_us)))
+                drops = max(drops, args.get("drops", 0.0))
+                duplicates = max(duplicates, args.get("duplicates", 0.0))
+                reorders = args.get("reorders", reorders)
+            link.delay_us, link.drops = delay_us, drops
+            link.duplicates, link.reorders = duplicates, reorders
+
+    def _settle_clocks(self) -> None:
+        wanted = dict.fromkeys(self._world.hosts, 0)
+        wanted.update(self._clocks.values())
+        for node, ahead_ms in wanted.items():
+            if self._world.hosts[node].ahead_ms != ahead_ms:
+                self._world.hosts[node].set_clock(ahead_ms)
+
+    def _settle_disks(self) -> None:
+        usual = {"sync_us": 0, "is_full": 0, "is_exhausted": 0, "is_stalled": 0}
+        for node, host in self._world.hosts.items():
+            wanted = dict(usual)
+            for number, name, value in self._disks.values():
+                if number == node:
+                    wanted[name] = max(value, wanted[name])
+            host.disk.sync_us = max(self._sync_us, wanted.pop("sync_us"))
+            for name, value in wanted.items():
+                setattr(host.disk, name, bool(value))
+
+    _sync_us = 3_000
+
+    def set_usual_sync(self, sync_us: int) -> None:
+        """Say how long a flush takes where no fault makes it longer."""
+        self._sync_us = sync_us
+        self._settle_disks()
+
+    def _settle_nodes(self) -> None:
+        paused = set().union(*self._paused.values())
+        for node, host in self._world.hosts.items():
+            if host.life is not None and self._is_held_down(node):
+                host.kill()
+            elif host.life is not None and (node in paused) != host.is_paused:
+                (host.pause if node in paused else host.resume)()
+
+    def _is_held_down(self, node: NodeNumber) -> bool:
+        return any(node in nodes for nodes in self._down.values())
+
+    def _start_dead(self) -> None:
+        for node, host in self._world.hosts.items():
+            if host.life is None and not self._is_held_down(node) and self._starts(node):
+                host.start()
+
+    def _look_after(self) -> None:
+        """Somebody starts nodes that have died by themselves."""
+        self.atlas.look()
+        self._start_dead()
+        self._world.later(_OPERATOR_US, self._look_after)
+
+    # ---- network ---------------------------------------------------------------------------
+
+    def _shake(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> None:
+        """Links (of `nodes`, of `pairs`, all) lose, double, delay or reorder messages."""
+        self._shakes[fault.id] = args
+        self._settle_links()
+
+    def _clog(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> None:
+        """Links hold everything for a while, and deliver it then."""
+        for a, b in args["pairs"]:
+            self._world.network.clog(a, b, fault.for_us)
+
+    def _cut(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> None:
+        """Links are cut: both ways, or only from the first to the second of each pair."""
+        pairs = [(a, b) for a, b in args["pairs"]]
+        self._cuts[fault.id] = set(pairs) if args.get("one_way") else _both_ways(pairs)
+        self._settle_cuts()
+
+    def _split(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> None:
+        """Groups of nodes that cannot reach one another, but for a `bridge` that reaches all."""
+        bridge = args.get("bridge")
+        groups = [[node for node in group if node != bridge] for group in args["groups"]]
+        apart = itertools.combinations(groups, 2)
+        pairs = itertools.chain.from_iterable(itertools.product(a, b) for a, b in apart)
+        self._cuts[fault.id] = _both_ways(pairs)
+        self._settle_cuts()
+
+    def _ring(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> None:
+        """Every node reaches its two neighbours in `order` alone."""
+        order = args["order"]
+        count = len(order)
+        far = [
+            (order[a], order[b])
+            for a, b in itertools.combinations(range(count), 2)
+            if b - a not in (1, count - 1)
+        ]
+        self._cuts[fault.id] = _both_ways(far)
+        self._settle_cuts()
+
+    def _swizzle(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> None:
+        """A node's links are cut one by one, and mended in another order."""
+        node, gap_us = args["node"], args["gap_us"]
+        others = [each for each in args["order"] if each != node]
+        cuts: set[Pair] = self._cuts.setdefault(fault.id, set())
+        for number, other in enumerate(others):
+            self._step(fault, gap_us * number, cuts.update, _both_ways([(node, other)]))
+        for number, other in enumerate(args["mend_order"]):
+            at_us = gap_us * (len(others) + number)
+            self._step(fault, at_us, cuts.difference_update, _both_ways([(node, other)]))
+
+    def _flap(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> None:
+        """A link is cut and mended over and over."""
+        pairs = [(a, b) for a, b in args["pairs"]]
+        cut = set(pairs) if args.get("one_way") else _both_ways(pairs)
+        cuts: set[Pair] = self._cuts.setdefault(fault.id, set())
+        for number in range(fault.for_us // args["period_us"]):
+            change = cuts.difference_update if number % 2 else cuts.update
+            self._step(fault, args["period_us"] * number, change, cut)
+
+    def _step(self, fault: Fault, after_us: int, change: Any, pairs: set[Pair]) -> None:
+        """Change what a fault cuts, some time after its beginning, if it still acts then."""
+
+        def act() -> None:
+            if fault.id in self._active:
+                change(pairs)
+                self._settle_cuts()
+
+        self._world.later(after_us, act)
+
+    def _client_cut(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> None:
+        """Some clients cannot reach some nodes; what is under way is stuck."""
+        pairs = itertools.product(args["clients"], args["nodes"])
+        self._client_cuts[fault.id] = {(c, n) for c, n in pairs if c < len(self._clients)}
+        self._settle_clients()
+
+    # ---- processes -------------------------------------------------------------------------
+
+    def _crash(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> None:
+        """Nodes lose power at one instant, and are started when it is back."""
+        for node in args["nodes"]:
+            if self._world.hosts[node].life is not None:
+                self._world.hosts[node].kill(keeps=args.get("keeps", True))
+        self._stay_down(fault, args["nodes"])
+
+    def _kill(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> None:
+        """Processes are killed (-9), and started later."""
+        for node in args["nodes"]:
+            if self._world.hosts[node].life is not None:
+                self._world.hosts[node].end("killed")
+        self._stay_down(fault, args["nodes"])
+
+    def _stop(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> None:
+        """Nodes are stopped cleanly, and started later."""
+        for node in args["nodes"]:
+            host = self._world.hosts[node]
+            if host.life is not None and not host.is_paused:
+                host.stop()
+        self._stay_down(fault, args["nodes"])
+
+    def _stay_down(self, fault: Fault, nodes: Iterable[NodeNumber]) -> None:
+        if fault.for_us:
+            self._down[fault.id] = set(nodes)
+            self._world.later(fault.for_us + 1, self._start_dead)
+        else:
+            self._start_dead()
+
+    def _pause(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> None:
+        """Processes stand still."""
+        self._paused[fault.id] = set(args["nodes"])
+        self._settle_nodes()
+
+    def _wipe(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> bool:
+        """A node loses its disk, and begins anew under its name."""
+        host = self._world.hosts[args["node"]]
+        if not self.atlas.may_damage(host.number):
+            return False
+        self.atlas.on_damage(host.number)
+        if host.life is not None:
+            host.kill()
+        host.wipe()
+        self._stay_down(fault, [host.number])
+        return True
+
+    def _restore(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> None:
+        """What is on a node's disk now is put back there when the fault ends."""
+        self._images[fault.id] = self._world.hosts[args["node"]].disk.image()
+
+    def _put_back(self, node: NodeNumber, image: Image) -> None:
+        if not self.atlas.may_damage(node):
+            return
+        self.atlas.on_damage(node)
+        host = self._world.hosts[node]
+        if host.life is not None:
+            host.kill()
+        host.restore(image)
+        self._start_dead()
+
+    def _twin(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> bool:
+        """A copy of a node's folder is started elsewhere: whoever comes later must go."""
+        host = self._world.hosts[args["node"]]
+        if host.life is None or host.is_paused:
+            return False
+        ghost = self._world.copy_identity(host.number)
+        self._world.later(max(fault.for_us, 1), lambda: self._end_twin(ghost))
+        return True
+
+    def _end_twin(self, ghost: Host) -> None:
+        if ghost.life is not None:
+            ghost.kill()
+
+    def _epoch(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> None:
+        """One node hears of a newer topology, which it tells the others."""
+        identities = [host.identity for host in self._world.hosts.values()]
+        known = [each.topology for each in identities if each is not None]
+        newest = max(known, key=lambda each: each.epoch, default=self._world.topology)
+        self._world.follow(args["node"], newest.with_members(newest.members))
+
+    # ---- disks -----------------------------------------------------------------------------
+
+    def _slow_disk(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> None:
+        """Flushes take longer."""
+        self._disks[fault.id] = args["node"], "sync_us", args["sync_us"]
+        self._settle_disks()
+
+    def _full(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> None:
+        """A disk is full: to the watermark, or to the last byte."""
+        name = "is_exhausted" if args.get("is_exhausted") else "is_full"
+        self._disks[fault.id] = args["node"], name, 1
+        self._settle_disks()
+
+    def _stall(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> None:
+        """An engine is behind with its work, and takes no writes."""
+        self._disks[fault.id] = args["node"], "is_stalled", 1
+        self._settle_disks()
+
+    def _fail_sync(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> None:
+        """The next flush meets an error: the node ends, and is started some time later."""
+        self._world.hosts[args["node"]].disk.fails_next_sync = True
+
+    def _flip(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> bool:
+        """Bits flip in what is durable on one disk; with `restarts` the node is started anew."""
+        host = self._world.hosts[args["node"]]
+        if not self.atlas.may_damage(host.number):
+            return False
+        for _ in range(args["count"]):
+            self.atlas.on_damage(host.number, host.disk.flip(chance))
+        if args.get("restarts") and host.life is not None:
+            host.end("to be started anew")
+            self._stay_down(fault, [host.number])
+        return True
+
+    def _unreadable(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> bool:
+        """Records of one disk cannot be read any more."""
+        host = self._world.hosts[args["node"]]
+        if not self.atlas.may_damage(host.number):
+            return False
+        pairs = host.disk.image().families[list(Family).index(Family.RECORDS)]
+        if not pairs:
+            return False
+        for name in chance.sample(list(pairs), min(args["count"], len(pairs))):
+            host.disk.unreadable(Family.RECORDS, name)
+        self.atlas.on_damage(host.number)
+        return True
+
+    # ---- clocks ----------------------------------------------------------------------------
+
+    def _clock(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> None:
+        """A node's clock is wrong, from now on or until the fault ends."""
+        self._clocks[fault.id] = args["node"], args["ahead_ms"]
+        self._settle_clocks()
+
+    def _strobe(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> None:
+        """A node's clock jumps there and back, over and over."""
+        node, period_us = args["node"], args["period_us"]
+
+        def jump(ahead_ms: int) -> None:
+            if fault.id in self._active:
+                self._clocks[fault.id] = node, ahead_ms
+                self._settle_clocks()
+
+        for number in range(fault.for_us // period_us):
+            ahead_ms = 0 if number % 2 else args["ahead_ms"]
+            self._world.later(period_us * number, lambda ahead_ms=ahead_ms: jump(ahead_ms))  # type: ignore[misc]
 
 
-def _cut(world: Cluster, args: dict[str, Any], chance: random.Random) -> End:
-    """Links are cut: `pairs` of nodes, both ways or from the first to the second."""
-    pairs = [tuple(pair) for pair in args["pairs"]]
-    for a, b in pairs:
-        world.cut(a, b, one_way=args.get("one_way", False))
-
-    def end() -> None:
-        for a, b in pairs:
-            world.mend(a, b)
-
-    return end
+def _both_ways(pairs: Iterable[Pair]) -> set[Pair]:
+    return {way for a, b in pairs if a != b for way in ((a, b), (b, a))}
 
 
-def _crash(world: Cluster, args: dict[str, Any], chance: random.Random) -> End:
-    """Nodes lose power, together."""
-    nodes: list[NodeNumber] = args["nodes"]
-    for node in nodes:
-        if world.hosts[node].life is not None:
-            world.hosts[node].kill()
-    return lambda: _start(world, nodes)
+def _concerns(pair: Pair, args: dict[str, Any]) -> bool:
+    if "pairs" in args:
+        return list(pair) in args["pairs"]
+    return "nodes" not in args or pair[0] in args["nodes"] or pair[1] in args["nodes"]
 
 
-def _start(world: Cluster, nodes: list[NodeNumber]) -> None:
-    for node in nodes:
-        if world.hosts[node].life is None:
-            world.hosts[node].start()
-
-
-def _wipe(world: Cluster, args: dict[str, Any], chance: random.Random) -> None:
-    """A node loses its disk and begins anew."""
-    host = world.hosts[args["node"]]
-    if not may_damage(world):
-        return
-    if host.life is not None:
-        host.kill()
-    host.wipe()
-    host.start()
-
-
-def _clock(world: Cluster, args: dict[str, Any], chance: random.Random) -> End:
-    """A node's clock is wrong."""
-    host = world.hosts[args["node"]]
-    host.set_clock(args["ahead_ms"])
-    return lambda: host.set_clock(0)
-
-
-def may_damage(world: Cluster) -> bool:
-    """The atlas: a copy may go only while every other one is there, proven and equal."""
-    lives = [host.life for host in world.hosts.values()]
-    hints = sum(life.hints.pending for life in lives if life is not None)
-    return world.are_owners_equal() and not hints
-
+Begin = Callable[[Faults, Fault, dict[str, Any], random.Random], bool | None]
 
 KINDS: dict[str, Begin] = {
-    "shake": _shake,
-    "cut": _cut,
-    "crash": _crash,
-    "wipe": _wipe,
-    "clock": _clock,
+    "shake": Faults._shake,
+    "clog": Faults._clog,
+    "cut": Faults._cut,
+    "split": Faults._split,
+    "ring": Faults._ring,
+    "swizzle": Faults._swizzle,
+    "flap": Faults._flap,
+    "client_cut": Faults._client_cut,
+    "crash": Faults._crash,
+    "kill": Faults._kill,
+    "stop": Faults._stop,
+    "pause": Faults._pause,
+    "wipe": Faults._wipe,
+    "restore": Faults._restore,
+    "twin": Faults._twin,
+    "epoch": Faults._epoch,
+    "slow_disk": Faults._slow_disk,
+    "full": Faults._full,
+    "stall": Faults._stall,
+    "fail_sync": Faults._fail_sync,
+    "flip": Faults._flip,
+    "unreadable": Faults._unreadable,
+    "clock": Faults._clock,
+    "strobe": Faults._strobe,
 }

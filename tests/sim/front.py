@@ -22,6 +22,7 @@ from kvnode.core.messages import (
     Result,
     SessionId,
 )
+from kvnode.core.topology import Topology
 from kvnode.runtime.client_codec import encode_results
 from kvnode.runtime.edge import Edge
 from kvnode.runtime.gate import Gate
@@ -46,9 +47,7 @@ class Front:
         self._world = world
         self._host = host
         self._life = host.life
-        self._edge = Edge(
-            lambda: world.topology, world.limits, cluster_key=CLUSTER_KEY, now_us=self._now
-        )
+        self._edge = Edge(self._topology, world.limits, cluster_key=CLUSTER_KEY, now_us=self._now)
         self._gate = Gate(world.limits, submit=host.hear, refuse=self._push, now_us=self._now)
         self._streams: dict[SessionId, Stream] = {}
         self._last_session = 0
@@ -130,6 +129,10 @@ class Front:
     def _end_streams(self) -> None:
         for session in list(self._streams):
             self.close(session)
+
+    def _topology(self) -> Topology:
+        identity = self._host.identity
+        return self._world.topology if identity is None else identity.topology
 
     def _now(self) -> Instant:
         return Instant(self._world.now_us)

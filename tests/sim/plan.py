@@ -36,14 +36,18 @@ class Operation:
     client: int
     """Its place among the plan's clients, from 0."""
     kind: str
-    """put, put_over, delete, delete_over, add, get: see tests/sim/workloads.py."""
+    """See tests/sim/workloads.py."""
     keyspace: str
     key: str
     ttl_ms: int = 0
     """Of a put: 0 for the keyspace's own."""
+    at: int = 0
+    """The node that is asked first; 0: the client chooses."""
     r: int = 0
     """0: the keyspace's."""
     w: int = 0
+    explain: bool = False
+    """Of a read."""
     size: int = 0
     """Bytes that a put's value has besides its name."""
     timeout_ms: int = 5_000

@@ -1,34 +1,48 @@
 """Run a plan to its checked end, and say what came of it.
 
-What it decides: the phases. *Safety*: all operations and faults. *Liveness*: a core of nodes
-is well and the others stay away; what the core can serve must succeed. *Healing*: all is well, and
-every invariant is checked in full.
+What it decides: the phases. *Safety*: operations and faults. *Liveness*: a core of nodes is well
+and the others stay away; what the core can serve must succeed, and the core becomes equal among
+itself. *Healing*: everything is well; hints leave, owners become equal, tombstones go, and every
+invariant is checked in full.
 Laws: a run changes nothing but its own world; the same plan gives the same verdict and digest.
-Its tests are tests/sim/test_run.py. Left out: what is checked (tests/sim/checks.py).
+Its tests are tests/sim/test_run.py. Left out: what is checked (tests/sim/invariants.py).
 """
 
 from __future__ import annotations
 
-import random
+import gc
+import logging
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from kvnode.core.batch import Family
 from kvnode.core.bounds import Limits
 from kvnode.core.keys import encode_key
-from tests.sim import faults
-from tests.sim.checks import OK, Read, Write
+from tests.sim import knobs
 from tests.sim.client import Client
 from tests.sim.cluster import Cluster
+from tests.sim.faults import Faults
+from tests.sim.history import OK
+from tests.sim.invariants import check_bounds, check_core, check_full, check_phase, differences
 from tests.sim.plan import Fault, Operation, Plan
+from tests.sim.story import Broken
+from tests.sim.workloads import Workloads
 
-_SETTLE_US = 12_000_000
-_HANDOFF_US = 60_000_000
-_EQUAL_US = 120_000_000
-_REAP_US = 25_000_000
+_SECOND_US = 1_000_000
+_STEP_US = 200_000
+"""Between two looks whether what is waited for has come."""
+_LATEST_US = 12 * _SECOND_US
+"""After which all that was under way when the faults ended has ended."""
+_WAIT_US = 120 * _SECOND_US
+"""Within which healed nodes hand over their hints, become equal, and reap."""
+_READERS = 90
+"""Numbers of those who read everything in the end."""
+_FRESH = 100
+"""Added to the numbers of clients that begin in the liveness phase."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,22 +74,40 @@ def run(plan: Plan) -> Verdict:
     """Run a plan."""
     verdict = Verdict(plan.seed)
     began = time.process_time()
-    running: Running | None = None
-    try:
-        running = Running(plan, verdict)
-        running.go()
-    except AssertionError as error:
-        name = getattr(error, "invariant", "assertion")
-        verdict.violation = Violation(name, str(error) or traceback.format_exc(limit=-3))
-    except Exception as error:  # noqa: BLE001 - whatever the core raises where it must not is a finding
-        text = traceback.format_exc(limit=-6)
-        verdict.violation = Violation(f"raised-{type(error).__name__}", text)
-    if running is not None:
-        verdict.digest = running.world.digest()
-        verdict.simulated_us = running.world.now_us
-        running.count()
+    with _quiet(), knobs.tuned(plan.knobs):
+        running: Running | None = None
+        try:
+            running = Running(plan, verdict)
+            running.go()
+        except AssertionError as error:
+            name = getattr(error, "invariant", "assertion")
+            text = str(error) if isinstance(error, Broken) else traceback.format_exc(limit=-6)
+            verdict.violation = Violation(name, text)
+        except Exception as error:  # noqa: BLE001 - whatever is raised in there is a finding
+            text = traceback.format_exc(limit=-8)
+            verdict.violation = Violation(f"raised-{type(error).__name__}", text)
+        if running is not None:
+            verdict.digest = running.world.digest()
+            verdict.simulated_us = running.world.now_us
+            verdict.operations = running.workloads.outcomes()
     verdict.cpu_s = time.process_time() - began
     return verdict
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Have nothing logged, and garbage collected once: a world is full of cycles."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
+        logging.disable(before)
 
 
 class Running:
@@ -87,16 +119,24 @@ class Running:
         self.world = Cluster(
             plan.seed,
             nodes=plan.nodes,
-            keyspace=plan.keyspaces[0],
+            keyspaces=plan.keyspaces,
             limits=Limits(**plan.limits),  # type: ignore[arg-type]
         )
+        self.world.watch.is_unsafe = plan.is_unsafe
+        self.world.turn_us = int(plan.knobs.get("world turn_us", 0))
+        self._bounds = knobs.client_bounds(plan.knobs)
+        self._set_up_links()
         self.clients = [
-            Client(self.world, number, lag_ms=each.lag_ms)
+            Client(self.world, number, lag_ms=each.lag_ms, bounds=self._bounds)
             for number, each in enumerate(plan.clients)
         ]
-        self._ended: list[tuple[str, Write | Read]] = []
-        self._last_read: dict[tuple[int, str], Read] = {}
-        self._ends: dict[str, Callable[[], None]] = {}
+        self.workloads = Workloads(self.world, self.clients)
+        self.faults = Faults(self.world, self.clients, seed=plan.seed, is_unsafe=plan.is_unsafe)
+        self.faults.set_usual_sync(int(plan.knobs.get("world sync_us", 3_000)))
+        self._must_serve: list[Operation] = []
+        self._readers = [
+            Client(self.world, _READERS + number, bounds=self._bounds) for number in range(2)
+        ]
 
     def go(self) -> None:
         """Go through all phases."""
@@ -104,96 +144,132 @@ class Running:
             self._at(item.at_us, lambda item=item: self._operate(item))  # type: ignore[misc]
         for fault in self.plan.faults:
             self._at(fault.at_us, lambda fault=fault: self._begin(fault))  # type: ignore[misc]
+        self._look()
         self.world.run(self.plan.safety_us)
+        check_phase(self.world)
+        if self.plan.liveness_us:
+            self._be_alive()
         self._heal()
 
-    def count(self) -> None:
-        """Count what became of operations."""
-        for kind, each in self._ended:
-            self.verdict.operations[f"{kind} {each.outcome or 'unfinished'}"] += 1
+    def _look(self) -> None:
+        """Check, now and then, what no single step can break."""
+        check_bounds(self.world)
+        self.world.later(_SECOND_US, self._look)
+
+    def _set_up_links(self) -> None:
+        wanted = self.plan.knobs
+        for link in self.world.network.links.values():
+            link.reorders = wanted.get("world reorders", link.reorders)
+            if "world delay_us" in wanted:
+                link.delay_us = (100, int(wanted["world delay_us"]))
 
     def _at(self, at_us: int, act: Callable[[], None]) -> None:
         self.world.later(max(0, at_us - self.world.now_us), act)
 
     def _operate(self, item: Operation) -> None:
-        client, key = self.clients[item.client], item.key.encode()
-        place = (item.client, item.key)
-        match item.kind:
-            case "get":
-                read = client.get(key, wait=False)
-                self._last_read[place] = read
-                self._ended.append((item.kind, read))
-            case "put":
-                self._ended.append((item.kind, client.put(key, item.value, wait=False)))
-            case "delete":
-                self._ended.append((item.kind, client.put(key, None, wait=False)))
-            case "put_over":
-                last = self._last_read.get(place)
-                if last is not None and last.outcome == OK:
-                    write = client.put(key, item.value, context=last, wait=False)
-                    self._ended.append((item.kind, write))
-            case _:
-                raise ValueError(f"no such operation: {item.kind}")
+        if item.at_us >= self._served_from_us and self._can_serve(item):
+            self._must_serve.append(item)
+        self.workloads.begin(item)
 
     def _begin(self, fault: Fault) -> None:
-        chance = random.Random(f"{self.plan.seed} {fault.id}")
-        end = faults.begin(self.world, fault.kind, fault.args, chance)
-        self.verdict.faults[fault.kind] += 1
-        if end is None or not fault.for_us:
-            return
-        self._ends[fault.id] = end
-        self.world.later(fault.for_us, lambda: self._end(fault.id))
+        if self.world.now_us < self.plan.safety_us and self.faults.begin(fault):
+            self.verdict.faults[fault.kind] += 1
 
-    def _end(self, name: str) -> None:
-        end = self._ends.pop(name, None)
-        if end is not None:
-            end()
+    # ---- liveness --------------------------------------------------------------------------
+
+    @property
+    def _served_from_us(self) -> int:
+        """From when on the core must serve: its nodes know by then who is up."""
+        silence_us = 1_000 * self.world.limits.silence_ms
+        return self.plan.safety_us + 3 * _SECOND_US + 3 * silence_us
+
+    def _be_alive(self) -> None:
+        plan, world = self.plan, self.world
+        # Sessions that have seen what the core lacks may be refused: others take their places.
+        self.clients[:] = [
+            Client(world, _FRESH + number, bounds=self._bounds)
+            for number in range(len(self.clients))
+        ]
+        self.faults.leave_only(plan.core, is_cut=plan.core_is_cut)
+        world.run(plan.liveness_us)
+        world.run(_LATEST_US)
+        for item, call in self.workloads.calls:
+            if item in self._must_serve and call.outcome != OK:
+                self._fail(item)
+        self._wait_until(lambda: not self._differ(plan.core), "8-core-is-equal")
+        check_core(world, plan.core)
+
+    def _can_serve(self, item: Operation) -> bool:
+        """Say whether the core can serve an operation that begins now."""
+        world, plan = self.world, self.plan
+        name = encode_key(item.keyspace, item.key.encode())
+        keyspace = world.keyspace_of(name)
+        partition = world.partition_of(name)
+        lives = [world.hosts[node].life for node in world.owners(name) if node in plan.core]
+        proven = sum(
+            life is not None and life.replica.proving.is_proven(partition) for life in lives
+        )
+        if {"operations_running", "operations_waiting"} & plan.limits.keys():
+            return False  # it may be too much
+        return proven >= (item.r or keyspace.r) and len(lives) >= (item.w or keyspace.w)
+
+    def _differ(self, nodes: Collection[int]) -> str:
+        """Return what keeps nodes from being equal; empty if nothing does."""
+        return next(differences(self.world, nodes), "")
+
+    def _fail(self, item: Operation) -> None:
+        world = self.world
+        name = encode_key(item.keyspace, item.key.encode())
+        outcomes = [call.outcome for each, call in self.workloads.calls if each is item]
+        told = f"{item} ended {outcomes}; core {self.plan.core}, owners {world.owners(name)}"
+        world.fail(name, f"what the core could serve failed: {told}", name="liveness-core-serves")
 
     # ---- healing ---------------------------------------------------------------------------
 
     def _heal(self) -> None:
         world = self.world
-        for name in list(self._ends):
-            self._end(name)
-        world.heal()
-        for host in world.hosts.values():
-            host.set_clock(0)
-            if host.life is None:
-                host.start()
-        for link in world.network.links.values():
-            link.drops = link.duplicates = 0.0
-        world.run(_SETTLE_US)
-        world.run(_HANDOFF_US, until=lambda: not self._hints())
-        assert not self._hints(), "hints that never left"
+        self.faults.heal_core()
+        world.run(_LATEST_US)
+        self._wait_until(lambda: not self._hints(), "8-nothing-waits")
         world.watch.healed_us = world.now_us
-        self._become_equal()
-        for key in sorted({item.key for item in self.plan.operations}):
-            self._mend(key.encode())
-        for read in world.watch.reads:
-            world.watch.check_read(read)
-
-    def _become_equal(self) -> None:
-        world = self.world
-        for _ in range(2):
-            world.run(_EQUAL_US, until=world.are_owners_equal)
-            assert world.are_owners_equal(), "owners stay different"
+        for _ in range(2):  # owners reap each for itself, in their own time
+            self._wait_until(lambda: not self._differ(world.hosts), "8-owners-equal")
             if not self._graves():
                 break
-            world.run(_REAP_US, until=lambda: not self._graves())
-        world.run(_EQUAL_US, until=world.are_owners_equal)
-        for host in world.hosts.values():
-            host.check_trees()
+            world.run(25 * _SECOND_US, until=lambda: not self._graves())
+        self._wait_until(lambda: not self._differ(world.hosts), "8-owners-equal")
+        for keyspace, key in sorted({(op.keyspace, op.key) for op in self.plan.operations}):
+            self._mend(keyspace, key.encode())
+        self.workloads.check_sets()
+        check_full(world)
 
-    def _mend(self, key: bytes) -> None:
+    def _mend(self, keyspace: str, key: bytes) -> None:
+        """Read a key in full twice: the answers agree, and nothing is left to be mended."""
         world = self.world
-        name = encode_key(world.keyspace.name, key)
-        n = world.keyspace.n
-        answers = [client.get(key, r=n) for client in (self.clients[0], self.clients[-1])]
-        if any(read.outcome != OK for read in answers):
-            world.fail(name, "a healed cluster gives no answer")
-        if answers[0].value != answers[1].value:
-            world.fail(name, "invariant 7: two full reads differ, with no write between")
-        world.watch.check_durable(name)
+        name = encode_key(keyspace, key)
+        n = world.keyspace_of(name).n
+        first, second = (
+            reader.get(key, keyspace=keyspace, r=n, explain=True) for reader in self._readers
+        )
+        if first.outcome != OK or second.outcome != OK:
+            world.fail(name, "a healed cluster gives no answer", name="8-healed-serves")
+        if first.value != second.value:
+            told = f"{first.value!r}, then {second.value!r}, with no write between"
+            world.fail(name, f"two full reads differ: {told}", name="7-full-reads-agree")
+        if second.repaired:
+            told = f"{second.repaired} were mended again"
+            world.fail(name, f"a key that was read in full: {told}", name="8-no-repairs-left")
+
+    def _wait_until(self, holds: Callable[[], bool], name: str) -> None:
+        """Let time pass until something holds; it is an invariant that it does in time."""
+        world = self.world
+        interval_us = 1_000 * world.limits.exchange_interval_ms
+        end_us = world.now_us + _WAIT_US + 5 * interval_us
+        while not holds():
+            if world.now_us >= end_us:
+                told = f"{self._hints()} hints wait; {self._differ(world.hosts) or 'all are equal'}"
+                raise Broken(name, f"seed {self.plan.seed}: {told}")
+            world.run(_STEP_US)
 
     def _hints(self) -> int:
         lives = (host.life for host in self.world.hosts.values())

@@ -15,7 +15,7 @@ def test_the_same_plan_gives_the_same_trace() -> None:
     assert run(plan).digest == run(plan).digest != run(plan.without(["o0"])).digest
 
 
-@pytest.mark.parametrize("number", range(20))
+@pytest.mark.parametrize("number", range(4))
 def test_a_random_plan_breaks_no_invariant(number: int) -> None:
     seed = derive(run_seed(), f"simulated plan {number}") % (1 << 32)
 

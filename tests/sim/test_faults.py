@@ -1,0 +1,107 @@
+"""Each kind of fault begins, ends, and leaves nothing behind; the atlas spares the last copy."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from kvnode.core.keys import encode_key
+from kvnode.core.topology import Keyspace
+from tests.sim import mishaps
+from tests.sim.client import Client
+from tests.sim.cluster import Cluster
+from tests.sim.faults import KINDS, Faults
+from tests.sim.history import OK
+from tests.sim.plan import Fault
+
+NODES = 5
+KEY = b"k"
+NAME = encode_key("default", KEY)
+
+
+def world_of(seed: int, *, is_unsafe: bool = False) -> tuple[Cluster, list[Client], Faults]:
+    cluster = Cluster(seed, keyspace=Keyspace(name="default", sloppy=False))
+    clients = [Client(cluster, number) for number in range(2)]
+    cluster.run(1_000_000)
+    return cluster, clients, Faults(cluster, clients, seed=seed, is_unsafe=is_unsafe)
+
+
+def links(cluster: Cluster) -> list[tuple[object, ...]]:
+    return [
+        (link.is_cut, link.drops, link.duplicates, link.delay_us, link.reorders)
+        for pair, link in cluster.network.links.items()
+        if max(pair) <= NODES
+    ]
+
+
+def state(cluster: Cluster) -> list[tuple[object, ...]]:
+    hosts = [
+        (
+            *(host.life is not None, host.is_paused, host.ahead_ms, host.disk.sync_us),
+            *(host.disk.is_full, host.disk.is_exhausted, host.disk.is_stalled),
+        )
+        for host in cluster.hosts.values()
+    ]
+    return [*links(cluster), *hosts]
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_a_fault_that_has_ended_has_left_nothing_behind(seed: int, kind: str) -> None:
+    cluster, clients, faults = world_of(seed)
+    before = state(cluster)
+    args = mishaps._ARGS[kind](random.Random(seed), NODES)
+    args["node"] = cluster.owners(NAME)[0]  # that of the kinds that happen to one
+    assert clients[0].put(KEY, b"v").outcome == OK
+    assert faults.begin(Fault(id="f0", at_us=0, kind=kind, args=args, for_us=1_000_000))
+    cluster.run(4_000_000)
+    faults.end_all()
+    cluster.run(3_000_000)
+    assert state(cluster) == before
+    assert clients[1].get(KEY).value == b"v"
+
+
+def test_what_two_faults_want_is_so_until_both_have_ended(seed: int) -> None:
+    cluster, _, faults = world_of(seed)
+    for name, for_us in (("f0", 1_000_000), ("f1", 2_000_000)):
+        args = {"pairs": [[1, 2]]}
+        faults.begin(Fault(id=name, at_us=0, kind="cut", args=args, for_us=for_us))
+    cluster.run(1_500_000)
+    assert cluster.network.links[1, 2].is_cut
+    assert cluster.network.links[2, 1].is_cut
+    cluster.run(1_000_000)
+    assert not cluster.network.links[1, 2].is_cut
+
+
+def test_a_second_disk_is_not_damaged_before_the_first_is_whole_again(seed: int) -> None:
+    cluster, clients, faults = world_of(seed)
+    assert clients[0].put(KEY, b"v").outcome == OK
+    a, b, _ = cluster.owners(NAME)
+
+    def wipe(name: str, node: int) -> bool:
+        return faults.begin(Fault(id=name, at_us=0, kind="wipe", args={"node": node}, for_us=1))
+
+    assert wipe("f0", a)
+    assert not wipe("f1", b)
+    cluster.run(60_000_000)
+    assert wipe("f2", b)
+    cluster.run(60_000_000)
+    assert clients[1].get(KEY, r=3).value == b"v"
+
+
+def test_an_unsafe_plan_may_damage_all_disks_at_once(seed: int) -> None:
+    cluster, _, faults = world_of(seed, is_unsafe=True)
+    for node in cluster.hosts:
+        fault = Fault(id=f"f{node}", at_us=0, kind="wipe", args={"node": node}, for_us=1)
+        assert faults.begin(fault)
+
+
+def test_a_node_that_died_by_itself_is_started_by_somebody(seed: int) -> None:
+    cluster, clients, faults = world_of(seed)
+    a = cluster.owners(NAME)[0]
+    faults.begin(Fault(id="f0", at_us=0, kind="fail_sync", args={"node": a}, for_us=100_000))
+    clients[0].put(KEY, b"v", at=a)
+    cluster.run(100_000)
+    assert cluster.hosts[a].life is None
+    cluster.run(3_000_000)
+    assert cluster.hosts[a].life is not None
