@@ -107,7 +107,7 @@ def _sizes(life: Node, nodes: int) -> Iterator[tuple[str, int, int]]:
     yield "operations", life.coordinator.in_flight, limits.operations_in_flight
     yield "bytes of hints", in_hints, limits.hint_bytes
     yield "hints under way", life.handoff.under_way, limits.hint_window * nodes
-    yield "keys that are mended", upkeep.mender.under_way, limits.exchange_window
+    yield "keys that are mended", len(upkeep.mender._jobs), limits.exchange_window
     yield "conflicts that are settled", upkeep.settling.under_way, limits.settle_window
     yield "conflicts watched", len(upkeep.settling._agreed), SETTLING_KEYS_MAX
     yield "own writes", len(life.stand_in._newest_own), OWN_WRITES_MAX
@@ -198,7 +198,10 @@ def check_kept(cluster: Cluster, key: StorageKey) -> None:
 def _check_known(cluster: Cluster, write: Write, joined: Record) -> None:
     """All owners have seen it: by the record's context, or by their floors."""
     watch, key = cluster.watch, write.key
-    for dot in watch.dots_of(write):
+    dots = watch.dots_of(write)
+    if not dots and watch.of(key).has_successor(write, dots):
+        return  # another write of its turn superseded it before anybody saw it
+    for dot in dots:
         if covers(joined.context, dot):
             return
         if all(watch.steps.has_floor_seen(node, key, one_dot(dot)) for node in cluster.owners(key)):

@@ -200,11 +200,10 @@ class Steps:
                 self._fail("4-superseded-stays-so", key, told)
 
     def _check_vanished(self, where: str, key: StorageKey, version: Version, new: Record) -> None:
-        if self._fates.is_gone(version.write_id):
-            return
         for other in new.versions:
             if other.write_id == version.write_id:
                 return  # a twin stays
+            # Also if it is gone already: what superseded it elsewhere may be lost with a log.
             if self._supersedes(other, version):
                 self._fates.note_gone(version.write_id, other.write_id)
         if self._fates.is_gone(version.write_id):
