@@ -67,7 +67,7 @@ class Attempts:
         """Send an operation to the best node there is, or wait for one."""
         if comes_too_late(operation, now, self._bounds):
             return
-        if (lane := self._router.choose(operation)) is None:
+        if (lane := self._router.choose(operation, now)) is None:
             self._begin_later(operation, 0.0, now)
         else:
             self._send(operation, lane, now)
@@ -112,6 +112,8 @@ class Attempts:
         _note(operation, lane, refusal, now)
         if refusal.code is Code.OVERLOADED:
             self.hedging.rest(now)
+        elif refusal.code is Code.UNAVAILABLE:
+            self._router.avoid(operation.partition, lane, now)
         if operation.lane is not lane:
             operation.others = without(operation.others, lane)
             return None  # another attempt is under way
@@ -198,7 +200,7 @@ class Attempts:
         if operation.is_done or operation.lane is not lane or operation.others:
             return
         operation.others = (lane,)
-        other = self._router.choose(operation)
+        other = self._router.choose(operation, now)
         if other is None or other.state is not LaneState.READY or not self.hedging.budget.spend():
             operation.others = ()
             return

@@ -71,6 +71,10 @@ class Bounds:
     retry_first_ms: float = 5.0
     retry_most_ms: float = 200.0
     """Retries wait a random time below the first, doubled each time up to the second."""
+    avoid_ms: float = 10_000.0
+    """For so long a node that cannot reach enough owners of a partition is asked for that partition
+    after all others. Higher: fewer refusals in a partition of the network that lasts; once it has
+    healed, avoiding costs nothing but a little balance."""
     retry_share: float = 0.1
     """Retries after a refusal, as a share of all operations. Higher: more load when busy."""
     retry_burst: float = 100.0

@@ -3,8 +3,11 @@
 Decides the node for each attempt. What begins together goes to as few owners as possible: frames
 cost more than operations, from here to the nodes and between them. Which owner that is, the first
 of the operations says: over time all of them.
-Laws: an owner that is ready comes before any other node; a node that refused this attempt, or still
-owes it an answer, is not asked again before the others were.
+A node that cannot reach enough owners of a partition is avoided for that partition for a while:
+who is cut off with few owners of one key may be with most owners of another.
+Laws: an owner that is ready and not avoided comes before any other node; a node that refused this
+attempt, or still owes it an answer, is not asked again before the others were; with all avoided,
+none is.
 Tests: tests/unit/client/test_routing.py.
 Source: DeCandia et al., "Dynamo" (2007), section 4.5 (partition-aware clients); design, 2.1 and
 2.9.
@@ -82,6 +85,9 @@ class Router:
     def __init__(self, bounds: Bounds = BOUNDS) -> None:
         self.topology: Topology | None = None
         self._company = bounds.company_operations
+        self._avoid_s = bounds.avoid_ms / 1000
+        self._avoided: dict[tuple[int, Lane], float] = {}
+        """(partition, lane) -> until when. No more than there are of both."""
         self._n_of: dict[str, int] = {}
         self._orders: list[tuple[Lane, ...]] = []
         self._shift = TOKEN_BITS
@@ -90,6 +96,7 @@ class Router:
         """Route by a topology; `lanes` has one for each member's number."""
         self.topology = topology
         self._shift = TOKEN_BITS - topology.partition_bits
+        self._avoided.clear()
         self._n_of = {name: settings.n for name, settings in topology.keyspaces.items()}
         walks = topology.walks or ((),) * topology.partitions
         self._orders = [
@@ -100,16 +107,36 @@ class Router:
         """Return the partition of a key."""
         return token(keyspace, key) >> self._shift
 
-    def choose(self, operation: Operation) -> Lane | None:
+    def avoid(self, partition: int, lane: Lane, now: float) -> None:
+        """A node cannot reach enough owners of a partition: rather ask others, for a while."""
+        self._avoided[partition, lane] = now + self._avoid_s
+
+    def choose(self, operation: Operation, now: float) -> Lane | None:
         """Return the lane for the next attempt, dialling owners on the way; None if all are out."""
         order = self._orders[operation.partition]
-        if order and order[0].state is _READY and not operation.attempts:
+        if self._avoided:
+            order = self._avoided_last(operation.partition, order, now)
+        elif order and order[0].state is _READY and not operation.attempts:
             return self._in_company(order, operation)  # nearly always
         lane = _first_ready(order, operation) or _least_bad(order, operation)
         if lane is None and operation.refused:
             operation.refused = ()  # all were asked: begin again
             lane = _first_ready(order, operation) or _least_bad(order, operation)
         return lane
+
+    def _avoided_last(
+        self, partition: int, order: tuple[Lane, ...], now: float
+    ) -> tuple[Lane, ...]:
+        avoided = []
+        for lane in order:
+            if (until := self._avoided.get((partition, lane))) is not None:
+                if until > now:
+                    avoided.append(lane)
+                else:
+                    del self._avoided[partition, lane]
+        if not avoided:
+            return order
+        return (*(lane for lane in order if lane not in avoided), *avoided)
 
     def _in_company(self, order: tuple[Lane, ...], operation: Operation) -> Lane:
         """Return the first owner's lane, or one of another owner that a frame is about to leave by.

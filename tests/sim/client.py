@@ -90,8 +90,8 @@ class Client:
         engine.lanes = list(lanes.values())
         engine.router.install(topology, lanes)
         choose = engine.router.choose
-        engine.router.choose = lambda operation: (  # type: ignore[method-assign]
-            self._choose(operation) or choose(operation)
+        engine.router.choose = lambda operation, now: (  # type: ignore[method-assign]
+            self._choose(operation) or choose(operation, now)
         )
         for stream in self.streams.values():
             stream.connect()

@@ -7,6 +7,7 @@ import pytest
 from kvclient.bounds import Bounds
 from kvclient.errors import InvalidRequest
 from kvclient.operation import Lane, LaneState, Operation
+from kvclient.retry import Code, Refusal
 from kvclient.routing import KeyspaceSettings, Router, Topology, parse_seeds
 from tests.unit.client.fakes import Bench
 
@@ -39,9 +40,9 @@ def test_a_node_that_refused_is_asked_again_only_after_the_others(bench: Bench) 
     operation = bench.get()
     operation.refused = (bench.lanes[0],)
     operation.attempts = 1
-    assert bench.engine.router.choose(operation) is bench.lanes[1]
+    assert bench.engine.router.choose(operation, bench.now) is bench.lanes[1]
     operation.refused = tuple(bench.lanes)
-    assert bench.engine.router.choose(operation) is bench.lanes[0]
+    assert bench.engine.router.choose(operation, bench.now) is bench.lanes[0]
     assert operation.refused == ()
 
 
@@ -49,7 +50,65 @@ def test_a_node_that_owes_the_answer_is_not_asked_twice(bench: Bench) -> None:
     operation = bench.get()
     operation.attempts = 1
     operation.others = tuple(bench.lanes)
-    assert bench.engine.router.choose(operation) is None
+    assert bench.engine.router.choose(operation, bench.now) is None
+
+
+# ---- who is avoided ------------------------------------------------------------------------------
+
+CUT_OFF = Refusal(Code.UNAVAILABLE, "1 of 2 owners can be reached")
+
+
+def refuse(bench: Bench, operation: Operation, refusal: Refusal) -> None:
+    """Have the node that was asked take the operation, and refuse it."""
+    lane = bench.holder(operation)
+    lane.take()
+    del lane.unanswered[operation.id]
+    bench.engine.on_refusal(lane, operation, refusal, bench.now)
+
+
+def test_who_cannot_reach_enough_owners_is_asked_last_for_a_while() -> None:
+    bench = Bench(bounds=Bounds(avoid_ms=1_000.0))
+    first, second, third = bench.lanes
+    refuse(bench, bench.get(), CUT_OFF)
+    assert bench.get().lane is second
+    bench.advance(0.9, heard=(first, second, third))
+    assert bench.get().lane is second
+    bench.advance(0.2, heard=(first, second, third))
+    assert bench.get().lane is first
+
+
+def test_where_all_are_avoided_none_is() -> None:
+    bench = Bench()
+    for lane in bench.lanes:
+        bench.engine.router.avoid(0, lane, bench.now)
+    assert bench.get().lane is bench.lanes[0]
+
+
+def test_a_node_is_avoided_for_one_partition_and_not_for_others() -> None:
+    router, lanes = company()
+    router.avoid(list(OWNERS).index(b"a"), lanes[1], 0.0)
+    assert [send(router, key) for key in (b"a", b"b")] == ["n2", "n2"]
+    router, lanes = company(company_operations=0)
+    router.avoid(list(OWNERS).index(b"a"), lanes[1], 0.0)
+    assert [send(router, key) for key in (b"b", b"a", b"c")] == ["n2", "n2", "n4"]
+
+
+@pytest.mark.parametrize("code", [Code.OVERLOADED, Code.TIMEOUT, Code.CORRUPT_DATA])
+def test_who_refuses_for_another_reason_is_not_avoided(code: Code) -> None:
+    bench = Bench()
+    refuse(bench, bench.get(), Refusal(code, "no"))
+    assert bench.get().lane is bench.lanes[0]
+
+
+def test_a_node_that_serves_few_partitions_costs_no_retries_once_it_is_known() -> None:
+    """Halves of a network: the client speaks with both, and each refuses what it cannot do."""
+    bench = Bench()
+    for _ in range(1_000):
+        operation = bench.get()
+        if operation.lane is bench.lanes[0]:
+            refuse(bench, operation, CUT_OFF)
+        bench.engine.abandon(operation)
+    assert bench.engine.metrics.retries == 1
 
 
 # ---- company -----------------------------------------------------------------------------------
@@ -82,7 +141,7 @@ def send(router: Router, key: bytes, *, attempts: int = 0) -> str:
     operation = Operation("default", key, is_put=False)
     operation.partition = list(OWNERS).index(key)
     operation.attempts = attempts
-    lane = router.choose(operation)
+    lane = router.choose(operation, 0.0)
     assert lane is not None
     lane.queue(operation, 0.0)
     return lane.node
