@@ -25,6 +25,7 @@ from kvnode.runtime.links import CLOCK_NEWS_MS
 from kvnode.runtime.outgoing import InFlight
 from kvnode.runtime.peer_codec import parse_frame
 from kvproto import peer_pb2
+from tests.sim.story import Broken
 from tests.sim.wire import Wire
 
 if TYPE_CHECKING:
@@ -337,7 +338,9 @@ class Links:
                 tells = [tell for ask in asks.asks if (tell := refuse(ask)) is not None]
                 self.reply(number, list(tells))
         else:
-            assert frame.epoch >= epoch, f"a request of epoch {frame.epoch} was taken in {epoch}"
+            if frame.epoch < epoch:
+                text = f"node {self._identity.number} took what node {number} sent in {frame.epoch}"
+                raise Broken("2.9-epoch", f"{text}, in epoch {epoch}")
             for box in (requests.writes, requests.reads, requests.forwards):
                 if box:
                     self._world.note_messages(number, self._identity.number, box)
