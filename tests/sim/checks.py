@@ -115,7 +115,7 @@ class Watch:
         if isinstance(message, ClientPut):
             self.steps.offer(target, message.key, message.write_id)
         else:
-            self.steps.on_message(target, message)
+            self.steps.on_message(source, target, message)
 
     def on_request(self, node: NodeNumber, session: int, request: ClientPut | ClientGet) -> None:
         """A node takes a client's request."""

@@ -82,9 +82,8 @@ class Shrinking:
     def _cut_what_follows(self) -> None:
         """Leave out what had not begun when the invariant broke."""
         plan = self.plan
-        late = [
-            each.id for each in (*plan.operations, *plan.faults) if each.at_us >= self._broke_us
-        ]
+        late = [item.id for item in plan.operations if item.at_us >= self._broke_us]
+        late += [fault.id for fault in plan.faults if fault.at_us >= self._broke_us]
         if late:
             self._is_still(plan.without(late))
 
@@ -124,7 +123,8 @@ class Shrinking:
                 shorter = replace(fault, for_us=fault.for_us // 2)
                 faults = [shorter if each is fault else each for each in self.plan.faults]
                 yield replace(self.plan, faults=tuple(faults))
-        instants = sorted({each.at_us for each in (*self.plan.operations, *self.plan.faults)})
+        starts = [operation.at_us for operation in self.plan.operations]
+        instants = sorted({*starts, *(fault.at_us for fault in self.plan.faults)})
         for before, after in zip([0, *instants], instants, strict=False):
             if after - before > 2 * _GAP_US:
                 yield _moved(self.plan, after, (after - before) // 2)

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
+from kvnode.core.batch import Family
 from kvnode.core.conflict_log import decode_entry
 from kvnode.core.hints import decode_hint, split_hint_key
 from kvnode.core.keys import StorageKey, partition_of_key
@@ -42,6 +43,7 @@ from tests.sim.story import brief_context, brief_dot, brief_version
 if TYPE_CHECKING:
     from tests.sim.cluster import Cluster
 
+_PASSING = 32
 _OFFERED = 512
 """Writes of one key at one node that may yet be stored."""
 
@@ -71,6 +73,8 @@ class Steps:
         self._cast: set[tuple[StorageKey, NodeNumber, Dot]] = set()
         self._offered: dict[tuple[NodeNumber, StorageKey], deque[Dot | bytes]] = {}
         """What coordinators and clients brought a node: dots, and ids of writes."""
+        self._passing: dict[tuple[NodeNumber, StorageKey], deque[Version]] = {}
+        """Versions that a node told of, and that its store did not have a little later."""
         self.reaped: dict[StorageKey, Context] = {}
         """What removed records had seen."""
         self.issuers: dict[int, NodeNumber] = {}
@@ -80,7 +84,7 @@ class Steps:
 
     # ---- what leads to a change ------------------------------------------------------------
 
-    def on_message(self, target: NodeNumber, message: PeerMessage) -> None:
+    def on_message(self, source: NodeNumber, target: NodeNumber, message: PeerMessage) -> None:
         """A node hears another one."""
         if not isinstance(message, ReplicaWrite) or message.kind is not WriteKind.WRITE:
             return
@@ -91,8 +95,28 @@ class Steps:
         for version in versions:
             # Of several writes of one turn stores see the last; acknowledged are all.
             self._fates.note_version(version.write_id, version.dot, is_stored=False)
+        held = self._stores.held.get((source, Family.RECORDS, message.key))
+        if held is not None and held.record.versions != versions:
+            self._note_passing(source, message.key, versions, held.record)
         if message.version < len(versions):
             self.offer(target, message.key, versions[message.version].dot)
+
+    def _note_passing(
+        self,
+        source: NodeNumber,
+        key: StorageKey,
+        versions: tuple[Version, ...],
+        held: Record,
+    ) -> None:
+        """Of several states that a record had in one turn, messages tell and its store does not."""
+        passing = self._passing.setdefault((source, key), deque(maxlen=_PASSING))
+        passing.extend(version for version in versions if version not in passing)
+        for version in passing:
+            if version in held.versions or not covers(held.context, version.dot):
+                continue
+            for other in (*held.versions, *passing):
+                if other.write_id != version.write_id and self._supersedes(other, version):
+                    self._fates.note_gone(version.write_id, other.write_id)
 
     def offer(self, node: NodeNumber, key: StorageKey, what: Dot | bytes) -> None:
         """A node may vote for this dot, or this write's, from here on."""

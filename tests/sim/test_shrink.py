@@ -50,7 +50,8 @@ class Store:
 
     def __call__(self, plan: Plan) -> Verdict:
         self.runs += 1
-        at_us = {each.id: each.at_us for each in (*plan.operations, *plan.faults)}
+        at_us = {operation.id: operation.at_us for operation in plan.operations}
+        at_us |= {fault.id: fault.at_us for fault in plan.faults}
         verdict = Verdict(plan.seed, simulated_us=plan.safety_us)
         if all(name in at_us for name in self.needed) and (self.also is None or self.also(plan)):
             verdict.violation = Violation(self.name, "told")
