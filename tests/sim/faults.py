@@ -4,7 +4,7 @@ What it decides: what a fault of a plan does to the world. Faults overlap: what 
 is the union of those that act then, so that one which ends takes back what it did and no more.
     network   shake clog cut split ring swizzle flap client_cut
     process   crash (power) kill stop pause wipe restore twin epoch
-    disk      slow_disk fail_sync full stall flip unreadable
+    disk      slow_disk fail_sync full stall flip garble unreadable
     clock     clock strobe
 Laws: whether data may be damaged now is the atlas's to say (tests/sim/atlas.py); what a fault draws
 comes from a stream of its own name. Its tests are tests/sim/test_faults.py.
@@ -405,6 +405,19 @@ class Faults:
             self._stay_down(fault, [host.number])
         return True
 
+    def _garble(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> bool:
+        """A bit of a record flips on one disk where no checksum of a block sees it."""
+        host = self._world.hosts[args["node"]]
+        if not self.atlas.may_damage(host.number):
+            return False
+        pairs = host.disk.image().families[list(Family).index(Family.RECORDS)]
+        if not pairs:
+            return False
+        name = chance.choice(list(pairs))
+        host.disk.garble(Family.RECORDS, name, chance.randrange(len(pairs[name])))
+        self.atlas.on_damage(host.number, (Family.RECORDS, name))
+        return True
+
     def _unreadable(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> bool:
         """Records of one disk cannot be read any more."""
         host = self._world.hosts[args["node"]]
@@ -473,6 +486,7 @@ KINDS: dict[str, Begin] = {
     "stall": Faults._stall,
     "fail_sync": Faults._fail_sync,
     "flip": Faults._flip,
+    "garble": Faults._garble,
     "unreadable": Faults._unreadable,
     "clock": Faults._clock,
     "strobe": Faults._strobe,

@@ -17,9 +17,9 @@ from tests.sim.plan import Fault
 _SECOND_US = 1_000_000
 _WEIGHTS = {
     "shake": 3, "clog": 2, "cut": 6, "split": 4, "ring": 1, "swizzle": 2, "flap": 1,
-    "client_cut": 3, "crash": 6, "kill": 3, "stop": 2, "pause": 3, "wipe": 3, "restore": 2,
-    "slow_disk": 2, "full": 1, "stall": 1, "fail_sync": 2, "flip": 3, "unreadable": 2, "clock": 2,
-    "strobe": 1, "twin": 1, "epoch": 1,
+    "client_cut": 3, "crash": 6, "kill": 3, "stop": 2, "pause": 3, "wipe": 4, "restore": 3,
+    "slow_disk": 2, "full": 1, "stall": 1, "fail_sync": 2, "flip": 3, "garble": 4, "unreadable": 4,
+    "clock": 2, "strobe": 1, "twin": 2, "epoch": 2,
 }  # fmt: skip
 _AHEADS_MS = (-300_000, -50_000, -2_000, -100, 100, 2_000, 50_000, 300_000)
 _PERIODS_US = (50_000, 300_000, 1_500_000)
@@ -191,6 +191,7 @@ _ARGS: dict[str, Draw] = {
     "stall": _one,
     "fail_sync": _one,
     "flip": _flip,
+    "garble": _one,
     "unreadable": _unreadable,
     "clock": _clock,
     "strobe": _strobe,
