@@ -156,7 +156,7 @@ class Answers:
         """Return the writes whose value this may be, the newest first."""
         found = list(history.of_value.get(read.value, ()))
         if read.value is None:
-            found += [write for write in history.writes if self._may_be_expired(write)]
+            found += [write for write in history.expiring if self._may_be_expired(write)]
         found.sort(key=lambda write: write.began_us, reverse=True)
         return found
 

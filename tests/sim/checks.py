@@ -125,6 +125,8 @@ class Watch:
             self._expiry[request.write_id] = request.expires_ms
             if (write := self.writes_by_id.get(request.write_id)) is not None:
                 write.seen = join(write.seen, request.seen)
+                if request.expires_ms:
+                    self.of(write.key).expiring[write] = None
                 self.of(write.key).on_attempt(write)
         else:
             read = Read(request.key, self._cluster.now_us, r=request.r)

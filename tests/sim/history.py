@@ -71,6 +71,8 @@ class KeyHistory:
         self.writes: list[Write] = []
         """In the order in which they began."""
         self.of_value: dict[bytes | None, list[Write]] = {}
+        self.expiring: dict[Write, None] = {}
+        """Those that may be expired one day."""
         self.is_lossy = False
         """Part of it was lost as its keyspace allows (periodic durability and a lost power)."""
         self.kept: list[Write] = []

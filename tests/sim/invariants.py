@@ -216,15 +216,21 @@ def _check_left(cluster: Cluster, write: Write, live: set[bytes]) -> None:
     heirs = [heir for name in write.write_ids for heir in watch.fates.heirs(name)]
     if live.intersection(heirs) or Fates.REAPED in heirs or Fates.SETTLED in heirs:
         return
-    is_stored = not watch.fates.stored.isdisjoint(write.write_ids)
-    if not is_stored and watch.of(write.key).has_successor(write, watch.last_dots_of(write)):
-        return  # another write of its turn superseded it
+    ends = [each for each in (*write.write_ids, *heirs) if not watch.fates.is_gone(each)]
+    if any(_may_be_superseded(cluster, end) for end in ends):
+        return  # nobody saw it leave: within a turn, or where a hint came that was superseded
     told = f"{brief_value(write.value)} was acknowledged, and is gone"
     if not heirs:
         watch.fail("1-acknowledged-kept", write.key, f"{told}: nothing superseded it")
     names = [brief_value(it.value) for h in heirs if (it := watch.writes_by_id.get(h)) is not None]
     text = f"{told}: what superseded it ({', '.join(names)}) is not there either"
     watch.fail("1-acknowledged-kept", write.key, text)
+
+
+def _may_be_superseded(cluster: Cluster, write_id: bytes) -> bool:
+    watch = cluster.watch
+    write = watch.writes_by_id.get(write_id)
+    return write is not None and watch.of(write.key).has_successor(write, watch.last_dots_of(write))
 
 
 def _check_alive(cluster: Cluster, key: StorageKey, write_id: bytes, told: str) -> None:

@@ -137,14 +137,10 @@ class Fates:
         self._why: dict[bytes, dict[bytes, None]] = {}
         self.dots: dict[bytes, dict[Dot, None]] = {}
         """The versions of each write."""
-        self.stored: set[bytes] = set()
-        """The writes of which a version was ever stored, if only for an instant."""
 
-    def note_version(self, write_id: bytes, dot: Dot, *, is_stored: bool) -> None:
+    def note_version(self, write_id: bytes, dot: Dot) -> None:
         """A version was seen."""
         self.dots.setdefault(write_id, {})[dot] = None
-        if is_stored:
-            self.stored.add(write_id)
 
     def note_gone(self, write_id: bytes, why: bytes) -> None:
         """A write is no longer alive. `why`: another write's id, or how else."""
