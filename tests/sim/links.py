@@ -25,6 +25,7 @@ from kvnode.runtime.links import CLOCK_NEWS_MS
 from kvnode.runtime.outgoing import InFlight
 from kvnode.runtime.peer_codec import parse_frame
 from kvproto import peer_pb2
+from tests.sim.network import Slot
 from tests.sim.story import Broken
 from tests.sim.wire import Wire
 
@@ -397,32 +398,56 @@ class Links:
         for number in look.redials:
             self.reset(number)
         if look.beats:
-            beat = self._beat_now()
+            beat = self.beat_now()
             for number in look.beats:
                 stream = self.peers[number].stream
                 if stream is not None and stream.is_open:
-                    count = self.detector.begin_beat(number, now)
-                    self._carry(stream, 0, stream.accepted_by.on_beat, stream, beat, count)
+                    self._beat(stream, beat, self.detector.begin_beat(number, now))
         self.host.later(self.detector.next_look() - now, self._look)
 
-    def _beat_now(self) -> Beat:
+    def beat_now(self) -> Beat:
+        """Return what a heartbeat or its answer says now."""
         header = self._identity.header()
         return Beat(header.epoch, header.hlc, self.host.wall_ms)
 
-    def on_beat(self, stream: Stream, beat: Beat, number: int) -> None:
-        """A heartbeat has come: it is answered at once, with a newer topology if there is one."""
-        accepted = self._accepted_of(stream)
-        if accepted is None:
+    def _beat(self, stream: Stream, beat: Beat, number: int) -> None:
+        """Send a heartbeat. Where nothing is amiss, there and back are one entry of the agenda."""
+        there, network = stream.accepted_by, self._network
+        slots = self.host.slot, there.host.slot
+        if network.is_plain(*slots) and not there.host.is_paused:
+            delay_us = network.round_trip_us(*slots)
+            self._world.after(delay_us, self._round_trip, slots, stream, beat, number)
+        else:
+            self._carry(stream, 0, there.on_beat, stream, beat, number)
+
+    def _round_trip(
+        self, slots: tuple[Slot, Slot], stream: Stream, beat: Beat, number: int
+    ) -> None:
+        there = stream.accepted_by
+        if there.is_over or self._network.is_cut(*slots):
             return
-        accepted.heard_us = self._world.now_us
-        self._identity.observe(beat.hlc)
-        self._world.note_beat(stream.source, stream.target, number)
-        there = stream.dialled_by
-        if beat.epoch < self._identity.topology.epoch:
-            accepted.owes_topology = True
-        if accepted.owes_topology:
-            self.reply_nothing(accepted)
-        self._carry(stream, 1, there.on_echo, stream, self._beat_now(), number)
+        accepted = there.take_beat(stream, beat)
+        if accepted is not None and not there.host.is_paused:
+            self.host.take(self, self.on_echo, stream, there.beat_now(), number)
+
+    def take_beat(self, stream: Stream, beat: Beat) -> Accepted | None:
+        """Take note of a heartbeat, and tell of a newer topology if there is one."""
+        accepted = self._accepted_of(stream)
+        if accepted is not None:
+            accepted.heard_us = self._world.now_us
+            self._identity.observe(beat.hlc)
+            if beat.epoch < self._identity.topology.epoch:
+                accepted.owes_topology = True
+            if accepted.owes_topology:
+                self.reply_nothing(accepted)
+        return accepted
+
+    def on_beat(self, stream: Stream, beat: Beat, number: int) -> None:
+        """A heartbeat has come: it is answered at once."""
+        if self.take_beat(stream, beat) is not None:
+            self._world.note_beat(stream.source, stream.target, number)
+            there = stream.dialled_by
+            self._carry(stream, 1, there.on_echo, stream, self.beat_now(), number)
 
     def reply_nothing(self, accepted: Accepted) -> None:
         """Send a frame without messages: its head has news."""

@@ -110,6 +110,25 @@ class Network:
                 at = latest_us[lane] = max(at, latest_us[lane])
             self._world.after(at - now, self._arrive, link, arrival)
 
+    def is_plain(self, source: Slot, target: Slot) -> bool:
+        """Say whether all that is sent either way arrives once, in its time."""
+        there, back = self.links[source, target], self.links[target, source]
+        return not (
+            there.is_cut or there.drops or there.duplicates or there.clogged_until_us
+            or back.is_cut or back.drops or back.duplicates or back.clogged_until_us
+        )  # fmt: skip
+
+    def is_cut(self, source: Slot, target: Slot) -> bool:
+        """Say whether what is sent either way is lost."""
+        return self.links[source, target].is_cut or self.links[target, source].is_cut
+
+    def round_trip_us(self, source: Slot, target: Slot) -> int:
+        """Return how long something takes there and back."""
+        there, back = self.links[source, target], self.links[target, source]
+        (low, high), (back_low, back_high) = there.delay_us, back.delay_us
+        spread = int((high - low + back_high - back_low) * there.chance.random())
+        return low + back_low + spread
+
     def clog(self, source: Slot, target: Slot, for_us: int) -> None:
         """Have nothing arrive for a while, and everything then."""
         link = self.link(source, target)
