@@ -12,8 +12,10 @@ What it decides: which answer is a violation.
     6-not-applied-unseen    what was called not applied is never read
 
 Where quorums do not meet (sloppy keyspaces until all is healed, r + w <= n, plain puts with
-2w <= n) only what holds all the same is asked. A put by a clock that lags may, with sloppy quorums,
-turn out older than one acknowledged before it began, of which stand-ins could not tell it.
+2w <= n) only what holds all the same is asked. A plain put does not meet what an owner that
+acknowledges it has lost with its disk, and may then lose to what was acknowledged before it. With
+sloppy quorums a put by a clock that lags may turn out older than one acknowledged before it began,
+of which stand-ins could not tell it.
 
 Laws: a judgement never changes later, since it needs nothing that comes later.
 Source: design, section 7. Its tests are tests/sim/test_checks.py.

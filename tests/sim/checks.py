@@ -26,7 +26,7 @@ from kvnode.core.messages import (
 )
 from kvnode.core.record import core_of, decode
 from kvnode.core.topology import Durability
-from kvnode.core.versions import Dot, Vote, covers_all, join
+from kvnode.core.versions import NOTHING_SEEN, Dot, Vote, covers_all, join
 from kvnode.storage.port import Engine
 from tests.sim.answers import Answers
 from tests.sim.history import FAILED as FAILED
@@ -83,6 +83,9 @@ class Watch:
         held = self.stores.held
         before = {place[2]: it.record for place, it in held.items() if place[:2] == (node, 0)}
         self.stores.on_start(node, self._cluster.hosts[node].engine)
+        for key, seen in self.stores.lost_by(node):
+            if not covers_all(self.steps.reaped.get(key, NOTHING_SEEN), seen):
+                self.of(key).losses_us.append(self._cluster.now_us)
         for name, record in before.items():
             key = StorageKey(name)
             if self._cluster.keyspace_of(key).durability is Durability.PERIODIC:
@@ -230,6 +233,8 @@ class Watch:
     ) -> None:
         self.stores.keys.setdefault(key, self._cluster.owners(key))
         old = self.stores.before(node, Family.RECORDS, key, engine)
+        if old is None:
+            self.of(key).losses_us.append(self._cluster.now_us)
         if data is None:
             self.stores.keep(node, Family.RECORDS, key, None)
             if old is None or old.versions:

@@ -77,6 +77,8 @@ class KeyHistory:
         """Part of it was lost as its keyspace allows (periodic durability and a lost power)."""
         self.kept: list[Write] = []
         """All that ended well, with whatever w."""
+        self.losses_us: list[int] = []
+        """When an owner was seen to have lost what it had held durably."""
         self.unsettled: list[Write] = []
         """Acknowledged, and without a successor when last looked at."""
         self._acked: list[Write] = []
@@ -143,9 +145,13 @@ class KeyHistory:
 
     def is_followed_before(self, write: Write, count: int) -> bool:
         """Say whether a plain put among the first `count` acknowledged writes began after this
-        write had ended well."""
-        is_over = write.outcome == OK and write.ended_us is not None
-        return bool(count) and is_over and write.ended_us < self._plain_began_us[count - 1]  # type: ignore[operator]
+        write had ended well, and must have met it: no owner had lost anything in between."""
+        if not count or write.outcome != OK or write.ended_us is None:
+            return False
+        if not write.ended_us < self._plain_began_us[count - 1]:
+            return False
+        end_us = self._ended_us[count - 1]
+        return not any(write.began_us < lost_us < end_us for lost_us in self.losses_us)
 
     def tops_before(self, count: int) -> dict[int, int]:
         """Return the highest acknowledged counter of each actor among the first `count`."""

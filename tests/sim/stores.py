@@ -18,7 +18,7 @@ from kvnode.core.hints import UnreadableHint, decode_hint, hint_key
 from kvnode.core.keys import StorageKey
 from kvnode.core.messages import NodeNumber
 from kvnode.core.record import DamagedRecord, decode
-from kvnode.core.versions import EMPTY, NOTHING_SEEN, Context, Dot, Record, covers, join
+from kvnode.core.versions import EMPTY, NOTHING_SEEN, Context, Dot, Record, covers, covers_all, join
 from kvnode.storage.port import Reader, ReadFailure
 
 
@@ -114,6 +114,17 @@ class Stores:
         else:
             owner = int.from_bytes(name[:4], "big")
             self.note_handed(owner, key, record.context)
+
+    def lost_by(self, node: NodeNumber) -> list[tuple[StorageKey, Context]]:
+        """Return the keys of which a node no longer holds what it had durably, and that."""
+        lost = []
+        for (slot, key), seen in self._durable.items():
+            if slot != node:
+                continue
+            held = self.held.get((node, Family.RECORDS, key))
+            if not covers_all(held.record.context if held else NOTHING_SEEN, seen):
+                lost.append((key, seen))
+        return lost
 
     # ---- what is asked ---------------------------------------------------------------------
 
