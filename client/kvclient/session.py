@@ -82,6 +82,19 @@ def lacking(context: bytes, other: bytes) -> Pairs:
     return missing
 
 
+def _overreach(context: bytes, other: bytes) -> int:
+    """Return how many writes `lacking` asks for that are not in `context`."""
+    upto, dots = seen_in(context)
+    other_upto, other_dots = seen_in(other)
+    known = dots | other_dots
+    return sum(
+        counter - highest - sum(1 for dot in known if dot[0] == actor and highest < dot[1])
+        for actor, counter in lacking(context, other).items()
+        for highest in (max(upto.get(actor, 0), other_upto.get(actor, 0)),)
+        if counter > highest
+    )
+
+
 def pack_pairs(pairs: Iterable[tuple[int, int]]) -> bytes:
     """Return pairs as they travel: 16 bytes each."""
     return b"".join(_PAIR.pack(actor, counter) for actor, counter in pairs)
@@ -168,16 +181,22 @@ class Session:
         return pack_pairs(_beyond(self._marks[partition].items(), seen_in(context)[0]).items())
 
     def _merged(self, old: _Entry, context: bytes) -> _Entry:
-        """Answers that crossed: the later one leads, pairs that it lacks stand beside it."""
+        """Answers that crossed: the later one leads, pairs that it lacks stand beside it.
+
+        Or the earlier one, if less is asked for then that was not seen.
+        """
         if pairs_of(context) is None or pairs_of(old.context) is None:
             return _Entry(context, old.partition, old.beside)
         if not lacking(context, old.context):
             return _Entry(old.context, old.partition, old.beside)
-        beside = _beyond(_PAIR.iter_unpack(old.beside), seen_in(context)[0])
-        for actor, counter in lacking(old.context, context).items():
+        lead, other = context, old.context
+        if _overreach(other, lead) > _overreach(lead, other):
+            lead, other = other, lead
+        beside = _beyond(_PAIR.iter_unpack(old.beside), seen_in(lead)[0])
+        for actor, counter in lacking(other, lead).items():
             beside[actor] = max(counter, beside.get(actor, 0))
         rest = list(beside.items())
-        return _Entry(context, old.partition, pack_pairs(rest[: self._partition_bound]))
+        return _Entry(lead, old.partition, pack_pairs(rest[: self._partition_bound]))
 
     @property
     def _partition_bound(self) -> int:

@@ -78,6 +78,16 @@ def test_a_single_dot_that_both_answers_have_is_not_asked_for_again() -> None:
     assert session.recall("default", b"k", 0) == (context_of((1, 2), (2, 9), dots=1), b"")
 
 
+def test_of_answers_that_crossed_the_one_with_single_dots_leads() -> None:
+    # Beside the other they would stand for all below them, which may never have been anywhere.
+    session = session_of()
+    remember(session, b"k", context_of((1, 1), (1, 10), dots=1))
+    session.remember("default", b"k", 0, context=context_of((1, 1), (2, 5)), sent=b"")
+    context, beside = session.recall("default", b"k", 0)
+    assert context == context_of((1, 1), (1, 10), dots=1)
+    assert beside == pack_pairs([(2, 5)])
+
+
 def test_an_answer_that_covers_what_stood_beside_clears_it() -> None:
     session = session_of()
     remember(session, b"k", context_of((1, 5)))
