@@ -338,8 +338,15 @@ class Faults:
         return True
 
     def _restore(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> None:
-        """What is on a node's disk now is put back there when the fault ends."""
-        self._images[fault.id] = self._world.hosts[args["node"]].disk.image()
+        """What is on a node's disk now is put back there when the fault ends.
+
+        A life begins in between: that of one and the same life could not be told from a crash.
+        """
+        host = self._world.hosts[args["node"]]
+        self._images[fault.id] = host.disk.image()
+        if host.life is not None:
+            host.end("to be started anew")
+        self._start_dead()
 
     def _put_back(self, node: NodeNumber, image: Image) -> None:
         if not self.atlas.may_damage(node):

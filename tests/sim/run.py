@@ -167,6 +167,7 @@ class Running:
         self.world.later(max(0, at_us - self.world.now_us), act)
 
     def _operate(self, item: Operation) -> None:
+        self.faults.atlas.look()
         if item.at_us >= self._served_from_us and self._can_serve(item):
             self._must_serve.append(item)
         self.workloads.begin(item)
@@ -211,7 +212,25 @@ class Running:
         )
         if {"operations_running", "operations_waiting"} & plan.limits.keys():
             return False  # it may be too much
+        if item.kind != "get" and self._is_time_ahead():
+            return False  # other nodes refuse stamps of that time until it has come
+        if self.faults.atlas.damaged is not None or self._asks_beside(item, partition):
+            return False
         return proven >= (item.r or keyspace.r) and len(lives) >= (item.w or keyspace.w)
+
+    def _asks_beside(self, item: Operation, partition: int) -> bool:
+        """Say whether a session asks for more than it has seen: for single dots, all below them."""
+        session = self.clients[item.client].engine.session
+        assert session is not None
+        return bool(session.recall(item.keyspace, item.key.encode(), partition)[1])
+
+    def _is_time_ahead(self) -> bool:
+        """Say whether a node was so far ahead that hybrid clocks may be ahead of what is allowed.
+
+        Each node allows stamps to be ahead of its own clock: two such nodes add up.
+        """
+        aheads = [fault.args.get("ahead_ms", 0) for fault in self.plan.faults]
+        return max(aheads, default=0) > self.world.limits.max_skew_ms // 4
 
     def _differ(self, nodes: Collection[int]) -> str:
         """Return what keeps nodes from being equal; empty if nothing does."""
