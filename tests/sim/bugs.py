@@ -52,7 +52,7 @@ from kvnode.core.trees import Trees
 from kvnode.core.versions import EMPTY, Dot, Record, Version, Vote, find, with_vote
 from kvnode.core.write import WriteOp
 from kvnode.core.writing import Writes
-from kvnode.runtime import proof
+from kvnode.runtime import claims, proof
 from kvnode.runtime.identity import Identity
 from kvnode.storage.port import Engine
 from tests.sim.cluster import Cluster
@@ -199,8 +199,9 @@ def _old_epoch() -> Sequence[Place]:
 
 @mutant("a copy of a folder is let in")
 def _copy_let_in() -> Sequence[Place]:
-    """Two lives under one identity go on beside one another."""
-    return [(Identity, "on_refused_for_good", lambda self, why: None)]
+    """Two lives under one identity go on beside one another: peers ask neither who it is."""
+    judged = (claims, "judge", lambda node, known, hello: "")
+    return [judged, (claims, "question", lambda node, known, hello, *, is_beside: None)]
 
 
 # ---- versions and votes -------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from kvnode.core.messages import (
 from kvnode.core.record import core_of, decode
 from kvnode.core.topology import Durability
 from kvnode.core.versions import NOTHING_SEEN, Dot, Vote, covers_all, join
-from kvnode.storage.port import Engine
+from kvnode.storage.port import Engine, ReadFailure
 from tests.sim.answers import Answers
 from tests.sim.history import FAILED as FAILED
 from tests.sim.history import NOT_APPLIED as NOT_APPLIED
@@ -234,6 +234,9 @@ class Watch:
         self.stores.keys.setdefault(key, self._cluster.owners(key))
         old = self.stores.before(node, Family.RECORDS, key, engine)
         if old is None:
+            if isinstance(engine.multi_get(Family.RECORDS, (key,))[0], ReadFailure):
+                claim = f"node {node} writes over what it could not read"
+                self._cluster.fail(key, claim, name="1-error-is-not-absence")
             self.of(key).losses_us.append(self._cluster.now_us)
         if data is None:
             self.stores.keep(node, Family.RECORDS, key, None)
