@@ -174,6 +174,8 @@ class Detector:
         self._patience_us = min(self._failover_us, self._silence_us)
         """Nobody who was heard since is accused."""
         self._probe_us = min(self._failover_us // 4, self._beat_us)
+        self._calm_us = min(self._beat_us + self._probe_us, self._patience_us)
+        """Whoever is up, owes nothing and was heard since is left alone but for heartbeats."""
         self._idle_us = max(1_000, self._beat_us // 4)
         self._busy_us = max(1_000, min(self._idle_us, self._failover_us // 8))
         self._peers: dict[NodeNumber, _Peer] = {}
@@ -279,6 +281,15 @@ class Detector:
         is_busy = False
         for node, peer in self._peers.items():
             if not peer.is_open:
+                continue
+            if (
+                at - peer.heard_at < self._calm_us
+                and peer.asked_at == _UNASKED
+                and peer.standing is Standing.UP
+            ):  # nearly always
+                if at - peer.beat_at >= self._beat_us:
+                    peer.beat_at = at
+                    found.beats.append(node)
                 continue
             if at - peer.heard_at >= self._patience_us:
                 found.changes.extend(self._judge(node, peer, at))

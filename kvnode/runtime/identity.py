@@ -195,7 +195,9 @@ class Identity:
 
     def observe(self, hlc: int) -> None:
         """Take note of a peer's clock."""
-        self._node.clock.observe(Timestamp(hlc), self._wall_ms())
+        clock = self._node.clock
+        if hlc > clock.last:
+            clock.observe(Timestamp(hlc), self._wall_ms())
 
     def install(self, message: kv_pb2.Topology) -> None:
         """Put a newer topology in force: durable first, then followed by core and links.
