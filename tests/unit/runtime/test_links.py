@@ -65,6 +65,8 @@ class OtherNode:
         self.dialled: asyncio.Queue[str] = asyncio.Queue()
         self.answers_beats = True
         self.is_draining = False
+        self.ahead_ms: int | None = None
+        """What its heartbeats say of its clock; None: nothing."""
         self.server = grpc.aio.server(options=server_options(streams=64))
         methods = {"Link": self._serve("Link"), "Bulk": self._serve("Bulk")}
         self.server.add_generic_rpc_handlers((handlers("kvnode.v1.Peer", streams=methods),))
@@ -100,6 +102,8 @@ class OtherNode:
             answer.heartbeat.reply = True
             answer.heartbeat.echo = frame.heartbeat.seq
             answer.heartbeat.draining = self.is_draining
+            if self.ahead_ms is not None:
+                answer.heartbeat.wall_ms = wall_ms() + self.ahead_ms
             await self.contexts[kind].write(answer.SerializeToString())
         self.heard.put_nowait((kind, frame))
 
@@ -331,6 +335,23 @@ def test_a_peer_that_is_stopping_is_silent_before_it_goes() -> None:
             rig.other.is_draining = True
             await rig.events.next(PeerSilent)
             assert rig.events.of(PeerDown) == []
+
+    run(test)
+
+
+def test_a_peers_clock_is_told_when_it_has_news_and_not_with_each_heartbeat() -> None:
+    async def test() -> None:
+        async with Rig(heartbeat_ms=10) as rig:
+            rig.other.ahead_ms = 0
+            await rig.up()
+            for _ in range(10):
+                await rig.other.heard.get()
+            assert len(rig.events.of(PeerClock)) <= 3  # a slow machine may see jumps of its own
+            rig.other.ahead_ms = 70_000
+            while (await rig.events.next(PeerClock)).ahead_ms < 60_000:
+                pass
+            rig.peer.forget_clock()
+            assert (await rig.events.next(PeerClock)).ahead_ms > 60_000
 
     run(test)
 
