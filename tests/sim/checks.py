@@ -107,7 +107,7 @@ class Watch:
                 case Family.CONFLICT_LOG if data is not None:
                     self._on_logged(node, name, data, engine)
                 case Family.FLOORS if data is None:
-                    self.steps.dropped[node] = None
+                    self.steps.dropped[node, int.from_bytes(name[:4], "big")] = None
 
     def on_sync(self, node: NodeNumber) -> None:
         """A node's log has been synced."""

@@ -79,8 +79,8 @@ class Steps:
         """What removed records had seen."""
         self.issuers: dict[int, NodeNumber] = {}
         """Whose life each actor is."""
-        self.dropped: dict[NodeNumber, None] = {}
-        """Nodes that have dropped floors, since records may have been lost."""
+        self.dropped: dict[tuple[NodeNumber, int], None] = {}
+        """Nodes that have dropped the floors of a partition, since records may have been lost."""
 
     # ---- what leads to a change ------------------------------------------------------------
 
@@ -194,8 +194,8 @@ class Steps:
             return False
         replica = life.replica
         partition = replica.trees.partition_of(key)
-        if not replica.proving.is_proven(partition):
-            return True  # exchanges that began after the doubt will bring it back
+        if not replica.proving.is_proven(partition) or (node, partition) in self.dropped:
+            return True  # exchanges that began after the loss will bring it back
         seen = replica.floors.seen(partition)
         single = all(seen.has_seen(dot) for dot in context.dots)
         return single and not seen.lacks(Context(context.vector))
@@ -253,7 +253,7 @@ class Steps:
 
     def _check_proof(self, node: NodeNumber, key: StorageKey, old: Record) -> None:
         for owner in self._cluster.owners(key):
-            if self._cluster.hosts[owner].life is None or owner in self.dropped:
+            if self._cluster.hosts[owner].life is None:
                 continue  # what it had reported cannot be asked for any more
             if not self.has_floor_seen(owner, key, old.context):
                 told = f"node {node} reaps what the floors of node {owner} do not cover:"
