@@ -213,14 +213,18 @@ class Links:
         else:
             reply.hello.CopyFrom(self._identity.hello(frame.hello.node))
             self._identity.on_hello(frame.hello)
-            accepted = Accepted(stream, frame.hello.incarnation, self._now)
-            self.accepted[member.number] = accepted
+            earlier = self.accepted.get(member.number)
+            if earlier is not None and earlier.stream is not stream:
+                self._hang_up(earlier.stream, earlier.stream.dialled_by)
+            self.accepted[member.number] = Accepted(stream, frame.hello.incarnation, self._now)
         there = stream.dialled_by
         self._carry(stream, 1, there.on_welcome, stream, reply.SerializeToString())
 
     def on_welcome(self, stream: Stream, data: bytes) -> None:
         """The other side has answered our hello."""
         peer = self._peer_of(stream)
+        if peer is None:
+            self._hang_up(stream, stream.accepted_by)
         if peer is None or stream.is_open:
             return
         frame = parse_frame(data)

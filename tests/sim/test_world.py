@@ -227,6 +227,24 @@ def test_frames_keep_their_order_where_nothing_overtakes(seed: int) -> None:
     assert arrivals(1.0) != list(range(50))
 
 
+def test_a_hello_that_comes_late_leaves_no_stream_of_which_one_end_knows_nothing(
+    seed: int,
+) -> None:
+    cluster = cluster_of(seed)
+    here, there = cluster.hosts[1].links, cluster.hosts[2].links
+    assert here is not None
+    assert there is not None
+    link = cluster.network.link(1, 2)
+    usual, link.delay_us = link.delay_us, (50 * MS, 50 * MS)
+    here.reset(2)
+    link.delay_us = usual
+    here.lose(2)  # another attempt, whose hello overtakes the first one's
+    here.dial(2)
+    cluster.run(S)
+    assert here.peers[2].stream is there.accepted[1].stream
+    assert standing(cluster, 1, 2) is Standing.UP
+
+
 def test_large_values_go_on_the_bulk_stream_and_arrive(seed: int) -> None:
     cluster = Cluster(seed, limits=Limits(bulk_bytes=1_024))
     cluster.run(10 * MS)
