@@ -259,6 +259,10 @@ class Replica(Shelf):
         for version in (*theirs.versions, *gone):
             self._count(key, version.dot)
             self.clock.observe(version.timestamp, self._wall_ms)
+        # Single dots of a context name writes of this key that were superseded before they came.
+        # Where all floors that knew them were dropped, nothing else would ever raise one past them.
+        for dot in sorted(merged.context.dots):
+            self.floors.add(self._partition(key), dot)
         is_same = core_of(encoded) == core_of(request.record)
         return ReplicaWriteReply(request.id, Status.DONE, _NOTHING if is_same else encoded)
 

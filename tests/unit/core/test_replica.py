@@ -509,6 +509,15 @@ def test_an_owner_covers_a_watermark_that_its_floors_have_passed(
     assert owner.read(watermark=struct.pack("<QQ", 2, counter)).covers is covers
 
 
+def test_writes_that_were_superseded_before_they_came_raise_the_floor_too() -> None:
+    # Else, once every floor that knew them was dropped, none would ever pass them.
+    owner = Owner()
+    owner.write(record(version("b1")), "b1")
+    seen = context("b1", single=("b2", "b3"))
+    owner.write(Record(seen, (version("b4"),), ()))
+    assert owner.read(watermark=struct.pack("<QQ", 2, 4)).covers
+
+
 def test_no_watermark_is_covered_by_nobody() -> None:
     assert Owner().read().covers is False
 
