@@ -68,7 +68,8 @@ class Attempts:
         if comes_too_late(operation, now, self._bounds):
             return
         if (lane := self._router.choose(operation, now)) is None:
-            self._begin_later(operation, 0.0, now)
+            # Nobody is there: as often as connections are tried, not as refusals are retried.
+            self._begin_later(operation, self._bounds.reconnect_first_ms / 2000, now)
         else:
             self._send(operation, lane, now)
 
