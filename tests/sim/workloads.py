@@ -29,8 +29,8 @@ class Workloads:
     """The operations of one run: those that began, and what became of them."""
 
     def __init__(self, world: Cluster, clients: Sequence[Client]) -> None:
-        self.clients = list(clients)
-        """Whom the places in a plan stand for."""
+        self.clients = clients
+        """Whom the places in a plan stand for: others may take them meanwhile."""
         self.calls: list[tuple[Operation, Read | Write]] = []
         """Every call that was made, in order; one that reads first makes two."""
         self._world = world
