@@ -66,14 +66,10 @@ class Host(Driver):
         assert self.life is None
         self._lives += 1
         self.disk.open()
-        if self.disk.rebuild_asked:
-            self._rebuild(self.disk.rebuild_asked)
         try:
-            begun = self._begin(is_restored=is_restored)
-        except StorageDamaged as exc:
-            self._rebuild(str(exc))
-            begun = self._begin(is_restored=is_restored)
+            begun = self._open(is_restored=is_restored)
         except StorageError as exc:
+            world.tell("refused", self.slot)
             self._end(f"cannot begin: {exc}")
             return
         self.life, self.identity = begun.node, begun.identity
@@ -91,6 +87,16 @@ class Host(Driver):
         for other in world.hosts.values():
             if other.links is not None and self._is_member and other is not self:
                 other.links.dial(self.number)
+
+    def _open(self, *, is_restored: bool) -> Begun:
+        """Begin, on a rebuilt store if this one is damaged. Raises: StorageError."""
+        if self.disk.rebuild_asked:
+            self._rebuild(self.disk.rebuild_asked)
+        try:
+            return self._begin(is_restored=is_restored)
+        except StorageDamaged as exc:
+            self._rebuild(str(exc))
+            return self._begin(is_restored=is_restored)
 
     def _begin(self, *, is_restored: bool) -> Begun:
         world = self._world

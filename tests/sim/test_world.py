@@ -155,6 +155,20 @@ def test_a_node_that_meets_damage_begins_anew_rebuilt_and_unproven(seed: int) ->
     assert holds(cluster, a, b"v")
 
 
+def test_a_node_whose_first_sync_fails_does_not_begin_and_may_be_started_again(seed: int) -> None:
+    cluster = cluster_of(seed)
+    cluster.hosts[1].kill()
+    for damaged in (False, True):
+        cluster.hosts[1].disk.fails_next_sync = True
+        if damaged:
+            cluster.hosts[1].disk.unreadable(Family.META, b"start")
+        cluster.hosts[1].start()
+        assert cluster.hosts[1].life is None
+        assert "cannot begin" in cluster.hosts[1].why_ended
+    cluster.hosts[1].start()
+    assert cluster.hosts[1].life is not None
+
+
 def test_a_node_that_is_to_stay_down_does_not_begin_anew(seed: int) -> None:
     cluster = cluster_of(seed)
     a, _, _ = cluster.owners(NAME)
