@@ -93,6 +93,8 @@ class Answers:
     def _has_slot(
         self, owner: NodeNumber, key: StorageKey, dots: list[Dot], *, is_sloppy: bool | None = None
     ) -> bool:
+        for node in self._cluster.hosts:
+            self._watch.on_sync(node)  # what else a node makes durable syncs all of its log
         if self._stores.has_durable(owner, key, dots):
             return True
         if is_sloppy is None:

@@ -43,6 +43,7 @@ from tests.sim.story import brief_context, brief_dot, brief_version
 if TYPE_CHECKING:
     from tests.sim.cluster import Cluster
 
+_BRINGS = (WriteKind.WRITE, WriteKind.HANDOFF)
 _PASSING = 32
 _OFFERED = 512
 """Writes of one key at one node that may yet be stored."""
@@ -75,6 +76,8 @@ class Steps:
         """What coordinators and clients brought a node: dots, and ids of writes."""
         self._passing: dict[tuple[NodeNumber, StorageKey], deque[Version]] = {}
         """Versions that a node told of, and that its store did not have a little later."""
+        self._came: dict[tuple[NodeNumber, StorageKey], deque[Version]] = {}
+        """Versions that were brought to a node, not by repair: plain puts may supersede there."""
         self.reaped: dict[StorageKey, Context] = {}
         """What removed records had seen."""
         self.issuers: dict[int, NodeNumber] = {}
@@ -86,7 +89,7 @@ class Steps:
 
     def on_message(self, source: NodeNumber, target: NodeNumber, message: PeerMessage) -> None:
         """A node hears another one."""
-        if not isinstance(message, ReplicaWrite) or message.kind is not WriteKind.WRITE:
+        if not isinstance(message, ReplicaWrite) or message.kind not in _BRINGS:
             return
         try:
             versions = decode(message.key, message.record).versions
@@ -98,7 +101,9 @@ class Steps:
         held = self._stores.held.get((source, Family.RECORDS, message.key))
         if held is not None and held.record.versions != versions:
             self._note_passing(source, message.key, versions, held.record)
-        if message.version < len(versions):
+        came = self._came.setdefault((target, message.key), deque(maxlen=_PASSING))
+        came.extend(version for version in versions if version not in came)
+        if message.kind is WriteKind.WRITE and message.version < len(versions):
             self.offer(target, message.key, versions[message.version].dot)
 
     def _note_passing(
@@ -140,7 +145,7 @@ class Steps:
         self._check_revived(node, key, old, new)
         for version in old.versions:
             if version not in new.versions:
-                self._check_vanished(f"node {node}", key, version, new)
+                self._check_vanished(node, f"node {node}", key, version, new)
 
     def on_removed(self, node: NodeNumber, key: StorageKey, old: Record | None) -> None:
         """An owner removes a record."""
@@ -154,8 +159,9 @@ class Steps:
             if all(self._is_absence(version) for version in old.versions):
                 self._check_proof(node, key, old)
             else:
+                nothing = old._replace(versions=(), votes=())
                 for version in old.versions:
-                    self._check_vanished(f"node {node}", key, version, old._replace(versions=()))
+                    self._check_vanished(node, f"node {node}", key, version, nothing)
         for version in old.versions:
             self._fates.note_gone(version.write_id, Fates.REAPED)
         self.reaped[key] = join(self.reaped.get(key, NOTHING_SEEN), old.context)
@@ -169,7 +175,7 @@ class Steps:
         for version in old.versions if old is not None else ():
             if version not in new.versions:
                 where = f"the hint of node {node} for node {owner}"
-                self._check_vanished(where, key, version, new)
+                self._check_vanished(node, where, key, version, new)
 
     def on_hint_removed(
         self, node: NodeNumber, owner: NodeNumber, key: StorageKey, old: Record | None, w: int
@@ -223,13 +229,16 @@ class Steps:
                 told = f"{brief_version(version)} had been superseded at node {node}, and is back"
                 self._fail("4-superseded-stays-so", key, told)
 
-    def _check_vanished(self, where: str, key: StorageKey, version: Version, new: Record) -> None:
+    def _check_vanished(
+        self, node: NodeNumber, where: str, key: StorageKey, version: Version, new: Record
+    ) -> None:
         for other in new.versions:
             if other.write_id == version.write_id:
                 return  # a twin stays
             # Also if it is gone already: what superseded it elsewhere may be lost with a log.
             if self._supersedes(other, version):
                 self._fates.note_gone(version.write_id, other.write_id)
+        self._note_late(node, key, version)
         if self._fates.is_gone(version.write_id):
             return
         logs = self._stores.logged.get((key, version.write_id), {})
@@ -242,6 +251,12 @@ class Steps:
             logged = f"it is in the conflict log of {list(logs)} alone, not of {w} owners"
             self._fail("1-logged-before-pruned", key, f"{told}, and {logged}")
         self._fail("1-nothing-vanishes", key, told)
+
+    def _note_late(self, node: NodeNumber, key: StorageKey, version: Version) -> None:
+        """An attempt that came late supersedes what is older, and goes since it was replaced."""
+        for other in self._came.get((node, key), ()):
+            if self._fates.is_gone(other.write_id) and self._supersedes(other, version):
+                self._fates.note_gone(version.write_id, other.write_id)
 
     def _supersedes(self, other: Version, version: Version) -> bool:
         if not other.is_explicit and other.timestamp > version.timestamp:
