@@ -196,6 +196,7 @@ class Session:
         for actor, counter in lacking(other, lead).items():
             beside[actor] = max(counter, beside.get(actor, 0))
         rest = list(beside.items())
+        self.forgotten += max(0, len(rest) - self._partition_bound)
         return _Entry(lead, old.partition, pack_pairs(rest[: self._partition_bound]))
 
     @property

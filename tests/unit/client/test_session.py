@@ -88,6 +88,13 @@ def test_of_answers_that_crossed_the_one_with_single_dots_leads() -> None:
     assert beside == pack_pairs([(2, 5)])
 
 
+def test_what_finds_no_room_beside_a_context_is_counted_as_forgotten() -> None:
+    session = session_of(session_partition_pairs=1)
+    remember(session, b"k", context_of((1, 5), (2, 5)))
+    session.remember("default", b"k", 0, context=context_of((3, 7)), sent=b"")
+    assert session.forgotten == 1
+
+
 def test_an_answer_that_covers_what_stood_beside_clears_it() -> None:
     session = session_of()
     remember(session, b"k", context_of((1, 5)))
