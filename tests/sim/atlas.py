@@ -48,6 +48,11 @@ class Atlas:
             if isinstance(value, bytes):
                 self._garbled[garbled] = value
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether no disk has anything left that it could show to be damaged."""
+        return self.damaged is None or self._is_whole(self.damaged)
+
     def look(self) -> None:
         """See what has been mended since the last look. To be called now and then."""
         if self.damaged is None or not self._is_quiet() or not self._is_whole(self.damaged):

@@ -3,7 +3,8 @@
 What it decides: nothing of its own. Where to send, when to try again, when to stamp anew and what
 a session has seen are kvclient's; connections are opened, break and stall here as they would in
 kvclient.stream. Laws: every operation ends by its deadline, once; no read is older than what its
-session has seen. Its tests are tests/sim/test_client.py, tests/sim/test_cluster.py.
+session has seen, unless its bounds made it forget. Its tests are tests/sim/test_client.py,
+tests/sim/test_cluster.py.
 Left out: discovery, changes of the topology, bulk streams.
 """
 
@@ -24,7 +25,7 @@ from kvclient.session import Session
 from kvnode.core.context import open_context, open_watermark, seal_context
 from kvnode.core.keys import StorageKey, encode_key
 from kvnode.core.messages import NodeNumber, SessionId
-from kvnode.core.versions import NOTHING_SEEN, Context, covers_all, join
+from kvnode.core.versions import NOTHING_SEEN, Context, Dot, covers, covers_all, join
 from kvnode.runtime.topology_codec import encode_topology
 from kvproto import kv_pb2
 from tests.sim.checks import FAILED, OK, Read, Write
@@ -470,9 +471,7 @@ class _Getting(_Call):
         if error is not None:
             return
         read.context = self._opened(result.seen)
-        # What it asked for beside a context the node has shown to be here, if only by its floors.
-        beside = Context(dict(open_watermark(result.watermark)))
-        if not covers_all(join(read.context, beside), self._seen):
+        if not self._goes_on(read.context, result.watermark):
             told = "a read is older than what its session has seen"
             client.cluster.fail(read.key, told, name="5-session-goes-on")
         read.value = result.value
@@ -481,6 +480,22 @@ class _Getting(_Call):
             read.repaired = tuple(int(node[1:]) for node in result.detail.explain.repaired)
         client.learn(read.key, read.context)
         client.cluster.watch.ended(read)
+
+    def _goes_on(self, context: Context, watermark: bytes) -> bool:
+        """Say whether an answer covers what the session had seen as it asked."""
+        cluster, key, session = self._client.cluster, self._read.key, self._client.engine.session
+        assert session is not None
+        # What it asked for beside a context the node has shown to be here, if only by its floors.
+        shown = join(context, Context(dict(open_watermark(watermark))))
+        if session.forgotten or covers_all(shown, self._seen):
+            return True
+        # What was reaped is in no record any more, and in the floors of all owners.
+        partition = cluster.partition_of(key)
+        lives = [cluster.hosts[node].life for node in cluster.owners(key)]
+        floors = [life.replica.floors for life in lives if life is not None]
+        dots = [Dot(*entry) for entry in sorted(self._seen.vector.items())]
+        missing = [dot for dot in (*dots, *sorted(self._seen.dots)) if not covers(shown, dot)]
+        return all(each.has_seen(partition, dot) for each in floors for dot in missing)
 
 
 def _told(result: Operation) -> list[bytes | None]:

@@ -28,6 +28,8 @@ from tests.sim.host import Host
 from tests.sim.plan import Fault
 
 Pair = tuple[int, int]
+_HELD = "is held by a life"
+"""What a node says that finds its name in use."""
 _OPERATOR_US = 2_000_000
 """How often somebody looks for nodes that have died by themselves, and starts them."""
 
@@ -206,7 +208,8 @@ class Faults:
     def _start_dead(self) -> None:
         for node, host in self._world.hosts.items():
             if host.life is None and not self._is_held_down(node) and self._starts(node):
-                host.start()
+                # A copy that was let in is over by now, or goes: somebody says so.
+                host.start(is_restored=_HELD in host.why_ended)
 
     def _look_after(self) -> None:
         """Somebody starts nodes that have died by themselves."""
@@ -361,8 +364,9 @@ class Faults:
     def _twin(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> bool:
         """A copy of a node's folder is started elsewhere: whoever comes later must go."""
         host = self._world.hosts[args["node"]]
-        if host.life is None or host.is_paused:
+        if host.life is None or host.is_paused or not self.atlas.may_damage(host.number):
             return False
+        self.atlas.on_damage(host.number)  # it may be let in, and take what it was sent with it
         ghost = self._world.copy_identity(host.number)
         self._world.later(max(fault.for_us, 1), lambda: self._end_twin(ghost))
         return True
