@@ -54,6 +54,7 @@ from kvnode.core.write import WriteOp
 from kvnode.core.writing import Writes
 from kvnode.runtime import claims, proof
 from kvnode.runtime.identity import Identity
+from kvnode.storage import rebuild
 from kvnode.storage.port import Engine
 from tests.sim.cluster import Cluster
 from tests.sim.planted import MUTANTS as MUTANTS
@@ -152,7 +153,9 @@ def _floors_kept() -> Sequence[Place]:
         if family is not Family.FLOORS:
             delete(self, family, key)
 
-    return [(Floors, "drop", lambda self, partition: None), (WriteBatch, "delete", broken)]
+    copied = (rebuild, "_COPIED", (*rebuild._COPIED, Family.FLOORS))
+    dropped = (Floors, "drop", lambda self, partition: None)
+    return [copied, dropped, (WriteBatch, "delete", broken)]
 
 
 @mutant("a lost life is not admitted")

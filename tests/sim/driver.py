@@ -15,11 +15,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from kvnode.core.batch import Family
+from kvnode.core.keys import partition_of_key
 from kvnode.core.messages import (
     Event,
     Instant,
     NodeNumber,
     PeerMessage,
+    PeerRequests,
+    ReplicaReadReply,
     Scan,
     Scanned,
     Status,
@@ -179,10 +182,32 @@ class Driver:
             now=Instant(world.now_us),
             wall_ms=self.wall_ms,
         )
+        if not life.replica.is_proven:
+            self._check_honest(events, turn)
         self._carry_out(turn)
         if self._is_damaged:
             self._is_damaged = False
             self.fail(StorageDamaged("a record cannot be read"))
+
+    def _check_honest(self, events: list[Event], turn: Turn) -> None:
+        """Assert that no answer counts that is of a partition in doubt."""
+        assert self.life is not None
+        asked = {
+            (event.sender, read.id): read.key
+            for event in events
+            if isinstance(event, PeerRequests)
+            for read in event.reads
+            if not read.is_stand_in
+        }
+        bits, proving = self._world.topology.partition_bits, self.life.replica.proving
+        for box in (turn.out.peers, turn.out.held_peers):
+            for target, messages in box.items():
+                for message in messages:
+                    if isinstance(message, ReplicaReadReply) and message.status is Status.DONE:
+                        key = asked.get((target, message.id))
+                        if key is not None and not proving.is_proven(partition_of_key(key, bits)):
+                            claim = f"node {self.number} counts, and is in doubt"
+                            self._world.fail(key, claim, name="5-unproven-says-so")
 
     def _carry_out(self, turn: Turn) -> None:
         life, world = self.life, self._world
