@@ -13,6 +13,7 @@ import dataclasses
 import itertools
 import logging
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -44,6 +45,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = _new_parser()
     asked = parser.parse_args(words)
     logging.disable(logging.CRITICAL)  # nodes that are broken on purpose have a lot to say
+    before = signal.signal(signal.SIGTERM, _interrupt)  # the sum is told then, too
     try:
         if asked.seeds is not None or asked.minutes is not None:
             return _run_many(asked)
@@ -53,6 +55,12 @@ def main(words: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _VIOLATION
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _new_parser() -> _Parser:

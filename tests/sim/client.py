@@ -229,7 +229,8 @@ class Client:
             return  # another one has taken its place
         now = max(self.now_s, when)
         for stream in self.streams.values():
-            stream.look(now)
+            if stream.front is None or stream.lane.unanswered or stream.suspected_at is not None:
+                stream.look(now)
         self.engine.on_alarm(now)
 
 
@@ -241,12 +242,14 @@ class Stream:
         self._cluster = client.cluster
         self._bounds = client.bounds
         self._host = client.cluster.hosts[node]
-        self._front: Front | None = None
+        self.front: Front | None = None
+        """At the other end; None: there is no connection."""
         self._session = SessionId(0)
         self._is_due = False
         self._dial_at = 0.0
         self._wait_s = 0.0
-        self._suspected_at: float | None = None
+        self.suspected_at: float | None = None
+        """Since when the node is taken for silent."""
         self._stuck: list[Callable[[], None]] = []
         """What is under way in a cut connection."""
         self._last_us = [0, 0]
@@ -265,33 +268,33 @@ class Stream:
     def connect(self) -> None:
         """Open a stream, if there is none and somebody is there."""
         front = self._cluster.front(self._host.number)
-        if (self._front is not None and self._front.has(self._session)) or front is None:
+        if (self.front is not None and self.front.has(self._session)) or front is None:
             return
         if front.is_silent or self.is_cut:
             return
         self._break("closed the stream")
-        self._front, self._session = front, front.open(self)
+        self.front, self._session = front, front.open(self)
         self._client.engine.on_connected(self.lane, self._client.now_s)
         self._wait_s = 0.0
         self._wake()
 
     def look(self, now: float) -> None:
         """See what has become of the connection since the last look."""
-        front = self._front
+        front = self.front
         if front is not None and not front.has(self._session):
             self._break("closed the stream")
-        if self._front is None and now >= self._dial_at:
+        if self.front is None and now >= self._dial_at:
             self.connect()
-            if self._front is None:
+            if self.front is None:
                 self._dial_later(now)
-        if self._suspected_at is not None:
-            self._probe(now, self._suspected_at)
+        if self.suspected_at is not None:
+            self._probe(now, self.suspected_at)
         elif self.lane.owes and now - self.lane.heard_at >= _BEAT_S and self._is_heard():
             self._client.engine.on_frame(self.lane, 0, now)
 
     def suspect(self) -> None:
         """The node is silent: ask it now and then, and give the connection up in the end."""
-        self._suspected_at = self._client.now_s
+        self.suspected_at = self._client.now_s
 
     def release(self) -> None:
         """Let what was stuck go on."""
@@ -304,26 +307,26 @@ class Stream:
         self._carry(1, lambda: self._on_frame(session, data))
 
     def _is_heard(self) -> bool:
-        front = self._front
+        front = self.front
         if front is None or self.is_cut or self._host.number in self._client.deaf_to:
             return False
         return not front.is_silent
 
     def _probe(self, now: float, since: float) -> None:
         if self.lane.state is not LaneState.SUSPECTED:
-            self._suspected_at = None
+            self.suspected_at = None
         elif now - since >= self._bounds.probe_ms / 1_000 and self._is_heard():
-            self._suspected_at = None
+            self.suspected_at = None
             self._client.engine.on_frame(self.lane, 0, now)
         elif now - since >= self._bounds.reset_ms / 1_000:
             self._break("pending")
 
     def _break(self, reason: str) -> None:
         """The stream has ended, and what was under way on it is lost."""
-        if self._front is None:
+        if self.front is None:
             return
-        self._front.close(self._session)
-        self._front, self._suspected_at, self._stuck = None, None, []
+        self.front.close(self._session)
+        self.front, self.suspected_at, self._stuck = None, None, []
         self._dial_later(self._client.now_s)
         self._client.engine.on_broken(self.lane, reason, self._client.now_s)
 
@@ -342,7 +345,7 @@ class Stream:
     def _write(self) -> None:
         """Write the frames that are due."""
         self._is_due = False
-        while self._front is not None:
+        while self.front is not None:
             now = self._client.now_s
             wait_s = self.lane.wait_s(now)
             if wait_s is None:
@@ -356,7 +359,7 @@ class Stream:
                     call: Any = operation.waiter
                     call.on_sent(self._host.number, self._session)
                 data = codec.encode_frame(operations, epoch=self._cluster.topology.epoch, now=now)
-                self._carry(0, partial(self._front.arrive, self._session, data))
+                self._carry(0, partial(self.front.arrive, self._session, data))
 
     def _carry(self, way: int, arrive: Callable[[], None]) -> None:
         if self.is_cut:
@@ -368,7 +371,7 @@ class Stream:
 
     def _on_frame(self, session: SessionId, data: bytes) -> None:
         """Take in answers, as kvclient.stream does."""
-        if self._front is None or session != self._session or self._front.is_over:
+        if self.front is None or session != self._session or self.front.is_over:
             return  # of a stream that has ended
         engine, lane, now = self._client.engine, self.lane, self._client.now_s
         response = kv_pb2.PipelineResponse.FromString(data)

@@ -96,14 +96,12 @@ def run(plan: Plan) -> Verdict:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Have nothing logged, and garbage collected once: a world is full of cycles."""
+    """Have nothing logged, and garbage collected once a run: worlds are full of cycles."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
+    gc.collect()  # the world of the run before
     if not gc.get_freeze_count():
-        # Modules stay: not to be walked once more for each run.
-        gc.collect()
         gc.freeze()
-    gc.collect()
     gc.disable()
     try:
         yield
