@@ -179,12 +179,6 @@ class Watch:
         if read.outcome == OK:
             self.answers.on_read(read)
 
-    def check_durable(self, key: StorageKey) -> None:
-        """Check what becomes of a key, when all is healed."""
-        from tests.sim.invariants import check_kept  # noqa: PLC0415 - until its callers call that
-
-        check_kept(self._cluster, key)
-
     # ---- what is known ---------------------------------------------------------------------
 
     def of(self, key: StorageKey) -> KeyHistory:

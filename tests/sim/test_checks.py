@@ -229,6 +229,12 @@ def a_hint_loses_a_sibling(world: World) -> None:
     world.hints(stand_in, world.owners[0], late)
 
 
+def what_could_not_be_read_is_written_over(world: World) -> None:
+    world.holds(world.owners[0], record(version("a1", key=NAME)))
+    world.cluster.hosts[world.owners[0]].disk.unreadable(Family.RECORDS, NAME)
+    world.holds(world.owners[0], record(version("a2", ms=1, key=NAME)))
+
+
 def ok_before_the_sync(world: World) -> None:
     world.writes("a1", at=world.owners[:1])
     batch = WriteBatch()
@@ -394,6 +400,7 @@ PLANTED: tuple[tuple[Plant, str], ...] = (
     (a_vote_is_gone, "5-votes-are-facts"),
     (a_hint_is_deleted_too_early, "1-hint-kept"),
     (a_hint_loses_a_sibling, "1-nothing-vanishes"),
+    (what_could_not_be_read_is_written_over, "1-error-is-not-absence"),
     (ok_before_the_sync, "1-ok-is-durable"),
     (a_hint_counts_in_a_strict_keyspace, "1-ok-is-durable"),
     (shown_before_it_is_durable, "5-read-is-durable"),
