@@ -45,6 +45,7 @@ def _rolling(name: str, kind: str) -> Job:
 
 
 SLOW = "tests/cluster/test_slow_nodes.py"
+MUTANTS = "tests/sim/test_mutants.py"
 RETURNING = "tests/cluster/test_returning.py"
 ROLLING = "test_faults_in_turn_cost_no_operation_and_no_data"
 JOBS = (
@@ -73,7 +74,8 @@ JOBS = (
     Job("absence", (f"{RETURNING}::test_after_an_absence_all_owners_are_equal_again",)),
     # The short forms, as in CI: what takes long there has a job of its own.
     Job("every test on real processes", ("tests/cluster",), runs=3, settings={VARIABLE: "0"}),
-    Job("simulated clusters and mutants", ("tests/sim",), runs=5),
+    Job("simulated clusters", ("tests/sim",), runs=5),
+    Job("mutants", (f"{MUTANTS}::test_the_mutant_is_found",), settings={"KVNODE_MUTANTS": "all"}),
     Job("vote rules and restamping", (
         "tests/property/test_vote_rules.py", "tests/property/test_restamping.py",
     )),
