@@ -50,6 +50,26 @@ def test_every_other_claim_may_stay(said: dict[str, Any]) -> None:
     assert claims.judge("n2", KNOWN, hello(**said)) == ""
 
 
+@pytest.mark.parametrize(
+    ("said", "is_beside", "is_asked"),
+    [
+        ({"incarnation": 22}, True, False),
+        ({"start_number": 6, "place": HERE}, False, False),
+        ({"start_number": 6, "place": HERE}, True, True),
+        ({"start_number": 6}, False, True),
+        ({}, False, True),
+    ],
+    ids=["itself", "a restart", "a restart beside", "a move", "a copy"],
+)
+def test_it_is_asked_who_answers_of_whoever_may_be_a_copy(
+    said: dict[str, Any], is_beside: bool, is_asked: bool
+) -> None:
+    claim = hello(**said)
+    why = claims.question("n2", KNOWN, claim, is_beside=is_beside)
+    assert (why is not None) == is_asked
+    assert not is_asked or why == claims.judge("n2", KNOWN, claim)
+
+
 def test_of_a_stranger_every_claim_may_stay() -> None:
     assert claims.judge("n2", NOBODY, hello(start_number=1)) == ""
 
