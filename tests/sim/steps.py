@@ -5,6 +5,7 @@ What it decides: which change of a record or a hint is a violation.
     3-one-payload-a-dot     a dot names one write, of one key, for good
     4-seen-never-shrinks    what a node has seen (context and floor together) only grows in one life
     1-nothing-vanishes      a version leaves if a write supersedes it, or w logs have it, or reaped
+    1-pruned-as-told        losers are pruned from the very record that the settler was told of
     1-hint-kept             a hint leaves once its owner has it durably, or w owners if it is old
     2-reaped-with-proof     absence is reaped once all owners' floors cover what it covered
     5-votes-are-facts       an owner votes for what came straight from a coordinator; a vote stays
@@ -21,10 +22,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from kvnode.core.batch import Family
 from kvnode.core.conflict_log import decode_entry
+from kvnode.core.conversations import Prune
 from kvnode.core.hints import decode_hint, split_hint_key
 from kvnode.core.keys import StorageKey, partition_of_key
 from kvnode.core.messages import NodeNumber, PeerMessage, ReplicaWrite, WriteKind
-from kvnode.core.record import DamagedRecord, decode
+from kvnode.core.pruning import digest
+from kvnode.core.record import DamagedRecord, decode, encode
 from kvnode.core.versions import (
     NOTHING_SEEN,
     Context,
@@ -38,7 +41,7 @@ from kvnode.core.versions import (
 )
 from tests.sim.history import NOT_APPLIED, Write
 from tests.sim.stores import Fates, Stores, one_dot
-from tests.sim.story import brief_context, brief_dot, brief_version
+from tests.sim.story import brief_context, brief_dot, brief_record, brief_version
 
 if TYPE_CHECKING:
     from tests.sim.cluster import Cluster
@@ -78,6 +81,8 @@ class Steps:
         """Versions that a node told of, and that its store did not have a little later."""
         self._came: dict[tuple[NodeNumber, StorageKey], deque[Version]] = {}
         """Versions that were brought to a node, not by repair: plain puts may supersede there."""
+        self._prunes: dict[tuple[NodeNumber, StorageKey], Prune] = {}
+        """The latest that a node was told, unless it has been brought something since."""
         self.reaped: dict[StorageKey, Context] = {}
         """What removed records had seen."""
         self.issuers: dict[int, NodeNumber] = {}
@@ -89,7 +94,12 @@ class Steps:
 
     def on_message(self, source: NodeNumber, target: NodeNumber, message: PeerMessage) -> None:
         """A node hears another one."""
-        if not isinstance(message, ReplicaWrite) or message.kind not in _BRINGS:
+        if isinstance(message, Prune):
+            self._prunes[target, message.key] = message
+        if not isinstance(message, ReplicaWrite):
+            return
+        self._prunes.pop((target, message.key), None)  # what leaves now may leave for that
+        if message.kind not in _BRINGS:
             return
         try:
             versions = decode(message.key, message.record).versions
@@ -143,6 +153,7 @@ class Steps:
             lost = f"{brief_context(seen)}, now {brief_context(new.context)}"
             self._fail("4-seen-never-shrinks", key, f"node {node} had seen {lost}")
         self._check_revived(node, key, old, new)
+        self._check_fence(node, key, old, new)
         for version in old.versions:
             if version not in new.versions:
                 self._check_vanished(node, f"node {node}", key, version, new)
@@ -228,6 +239,22 @@ class Steps:
             if version.dot not in held and covers(old.context, version.dot):
                 told = f"{brief_version(version)} had been superseded at node {node}, and is back"
                 self._fail("4-superseded-stays-so", key, told)
+
+    def _check_fence(self, node: NodeNumber, key: StorageKey, old: Record, new: Record) -> None:
+        """A record from which nothing but losers goes is what its owner had told of."""
+        prune = self._prunes.get((node, key))
+        if prune is None or new.context != old.context:
+            return
+        gone = {version.dot for version in old.versions if version not in new.versions}
+        if (
+            not gone
+            or not gone <= {*prune.losers}
+            or len(old.versions) - len(gone) != len(new.versions)
+        ):
+            return
+        if digest(encode(key, old)) != prune.fence.digest:
+            told = f"node {node} prunes {brief_record(old)}"
+            self._fail("1-pruned-as-told", key, f"{told}, which it had not told of as that")
 
     def _check_vanished(
         self, node: NodeNumber, where: str, key: StorageKey, version: Version, new: Record

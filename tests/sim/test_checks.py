@@ -14,9 +14,11 @@ import pytest
 from kvnode.core.batch import Family, WriteBatch
 from kvnode.core.conflict_log import encode_entry, entry_of
 from kvnode.core.context import seal_context
+from kvnode.core.conversations import Fence, Prune
 from kvnode.core.hints import Hint, encode_hint, hint_key
 from kvnode.core.keys import StorageKey, encode_key
 from kvnode.core.messages import ClientGet, ClientPut, GetResult, Instant, PutResult
+from kvnode.core.pruning import digest
 from kvnode.core.record import encode
 from kvnode.core.topology import Keyspace, Resolve
 from kvnode.core.versions import NOTHING_SEEN, Context, Dot, Record, Vote
@@ -183,6 +185,16 @@ def a_loser_leaves_with_one_log(world: World) -> None:
     world.holds(world.owners[0], both)
     world.stores(world.owners[0], (Family.CONFLICT_LOG, *encode_entry(entry)))
     world.holds(world.owners[0], record(won, seen=both.context))
+
+
+def a_record_is_pruned_that_was_not_told_of(world: World) -> None:
+    lost = version("a1", ms=1, key=NAME, is_explicit=True)
+    won = version("b1", ms=9, key=NAME, is_explicit=True)
+    both, node = record(lost, won), world.owners[0]
+    world.holds(node, both)
+    fence = Fence(1, 1, digest(b"another record"))
+    world.watch.on_message(node, node, Prune(1, NAME, fence, (lost.dot,)))
+    world.holds(node, record(won, seen=both.context))
 
 
 def a_live_record_is_removed(world: World) -> None:
@@ -393,6 +405,7 @@ PLANTED: tuple[tuple[Plant, str], ...] = (
     (a_superseded_version_comes_back, "4-superseded-stays-so"),
     (a_sibling_is_dropped, "1-nothing-vanishes"),
     (a_loser_leaves_with_one_log, "1-logged-before-pruned"),
+    (a_record_is_pruned_that_was_not_told_of, "1-pruned-as-told"),
     (a_live_record_is_removed, "1-nothing-vanishes"),
     (a_tombstone_is_reaped_at_once, "2-reaped-with-proof"),
     (a_removed_record_is_unknown_to_the_floors, "4-seen-never-shrinks"),
