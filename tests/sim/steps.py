@@ -28,6 +28,7 @@ from kvnode.core.keys import StorageKey, partition_of_key
 from kvnode.core.messages import NodeNumber, PeerMessage, ReplicaWrite, WriteKind
 from kvnode.core.pruning import digest
 from kvnode.core.record import DamagedRecord, decode, encode
+from kvnode.core.twins import replaced_by
 from kvnode.core.versions import (
     NOTHING_SEEN,
     Context,
@@ -288,6 +289,8 @@ class Steps:
     def _supersedes(self, other: Version, version: Version) -> bool:
         if not other.is_explicit and other.timestamp > version.timestamp:
             return True
+        if version.write_id[:8] in replaced_by(other):
+            return True  # another attempt of it was replaced, perhaps within one turn
         write = self._judge.writes_by_id.get(other.write_id)
         if write is None:
             return False
