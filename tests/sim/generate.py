@@ -197,10 +197,13 @@ def _operation(setting: _Setting, number: int) -> Operation:
         more["r"] = chance.randint(1, space.keyspace.n)
     if kind == "get" and chance.random() < 0.1:
         more["explain"] = True
+    client = chance.randrange(setting.clients)
+    if kind != "get" and random.Random(f"{setting.seed} quorum {number}").random() < 0.1:
+        more["w"] = chance.randint(space.keyspace.w, space.keyspace.n)
     return Operation(
         id=f"o{number}",
         at_us=at_us,
-        client=chance.randrange(setting.clients),
+        client=client,
         kind=kind,
         keyspace=space.keyspace.name,
         key=key,

@@ -47,7 +47,7 @@ def test_elements_that_were_added_at_one_time_are_all_in_the_set(seed: int) -> N
     writes = [call for _, call in workloads.calls if isinstance(call, Write)]
     assert len(writes) == 7
     assert writes[-1].value == b"o0,o1,o2,o3,o4,o5,o6"
-    workloads.check_sets()
+    workloads.check_sets(Client(cluster, 9))
 
 
 def test_an_acknowledged_element_that_is_missing_is_told(seed: int) -> None:
@@ -56,4 +56,4 @@ def test_an_acknowledged_element_that_is_missing_is_told(seed: int) -> None:
     cluster.run(1_000_000)
     workloads.calls.append((replace(item("o1", "add")), workloads.calls[-1][1]))
     with pytest.raises(Broken, match=r"1-set-is-complete.*o1"):
-        workloads.check_sets()
+        workloads.check_sets(Client(cluster, 9))
