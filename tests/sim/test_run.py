@@ -14,7 +14,7 @@ from tests.sim.generate import generate
 from tests.sim.host import Host
 from tests.sim.plan import ClientPlan, Operation, Plan
 from tests.sim.run import run
-from tests.support.scale import scaled
+from tests.support.scale import is_soak, scaled
 from tests.support.seeds import ROOT, derive, run_seed
 
 
@@ -87,8 +87,10 @@ def test_an_error_that_nobody_caught_is_a_violation(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.timeout(scaled(600, soak=7_200))
 def test_random_plans_break_no_invariant() -> None:
-    first = derive(run_seed(), "simulated plans") % (1 << 32)
-    count = scaled(200, soak=2_000)
+    # In CI the same plans each time, while about one new one in three hundred still finds
+    # something: docs/testing.md, "What the simulator found".
+    first = derive(run_seed(), "simulated plans") % (1 << 32) if is_soak() else 1
+    count = scaled(50, soak=2_000)
     jobs = os.cpu_count() or 1
     words = ["--seeds", f"{first}-{first + count - 1}", "--jobs", str(jobs)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
