@@ -132,13 +132,21 @@ class Attempts:
         return error
 
     def _pause_s(self, operation: Operation, refusal: Refusal) -> float:
-        """How long to wait besides the backoff; past the budget all slow down, and none fails."""
+        """How long to wait besides the backoff; past the budget all slow down, and none fails.
+
+        After one who cannot reach enough owners the next is asked for nothing: that is no sign of
+        load, and while a network is in halves it is the only way.
+        """
         asked_s = refusal.retry_after_ms / 1000
+        if refusal.code is Code.UNAVAILABLE and self._router.has_another(operation):
+            return asked_s
         is_paid = refusal.code is Code.OVERLOADED and not is_in_doubt(operation)
         if is_paid or self.budget.spend():
             return asked_s
         self.budget.owe()
-        return max(asked_s, self._bounds.retry_scarce_ms / 1000 * min(operation.attempts, 5))
+        # Whom it asked for nothing does not make it wait longer.
+        rounds = 1 if refusal.code is Code.UNAVAILABLE else min(operation.attempts, 5)
+        return max(asked_s, self._bounds.retry_scarce_ms / 1000 * rounds)
 
     def on_broken(self, lane: Lane, reason: str, now: float) -> None:
         """A stream ended: what it had not answered is asked elsewhere at once."""

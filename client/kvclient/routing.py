@@ -149,6 +149,13 @@ class Router:
                     return lane
         return order[0]
 
+    def has_another(self, operation: Operation) -> bool:
+        """Say whether an owner of the key, or one of as many others (who may stand in, or reach
+        them), has not refused this operation yet."""
+        order = self._orders[operation.partition]
+        first = order[: 2 * self._n_of.get(operation.keyspace, 1)]
+        return any(lane not in operation.refused for lane in first)
+
     def order(self, partition: int) -> tuple[Lane, ...]:
         """Return all lanes in the order for a partition."""
         return self._orders[partition]

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum, auto
-from typing import Protocol
 
 from kvnode.core.bounds import Limits
 from kvnode.core.heard import Heard, asking_floors
@@ -35,48 +34,19 @@ from kvnode.core.messages import (
     ReplicaWriteReply,
     Status,
 )
-from kvnode.core.record import Encoded, encode, fits
+from kvnode.core.read_port import ReadEffects
+from kvnode.core.record import encode, fits
 from kvnode.core.resolve import Confidence, Decision, decide, is_conflict
 from kvnode.core.topology import Resolve
-from kvnode.core.versions import Record
 
 UNREADABLE = ("abstained", "damaged")
 """How the answers of owners begin that cannot read what they hold."""
 _SESSION_UNMET = "no owner that can be reached has all that this session has seen"
 
 
-class ReadEffects(Protocol):
-    """What a read has done for it."""
-
-    def ask(self, op: ReadOp, node: NodeNumber) -> None:
-        """Ask an owner what it holds."""
-
-    def mend(self, op: ReadOp, node: NodeNumber, record: Encoded) -> None:
-        """Have an owner merge this state."""
-
-    def stand_ins(self, op: ReadOp) -> Sequence[NodeNumber]:
-        """Return who may be asked in the place of owners; nobody in a strict keyspace."""
-
-    def is_suspect(self, node: NodeNumber) -> bool:
-        """Say whether a node has been silent for too long."""
-
-    def patience_us(self, op: ReadOp) -> int:
-        """Return how long to wait before one more is asked."""
-
-    def pay_for_one_more(self) -> bool:
-        """Take the price of an extra request; returns whether it was there."""
-
-    def wake(self, op: ReadOp, at: Instant) -> None:
-        """Call `on_wake` no earlier than `at`."""
-
-    def finish(self, op: ReadOp, decision: Decision, merged: Record) -> None:
-        """Answer the client."""
-
-    def fail(self, op: ReadOp, failure: Failure) -> None:
-        """Tell the client that there is no answer."""
-
-    def cluster_ms(self) -> int:
-        """Return cluster time, by which expiry is judged."""
+LATE_US = 100_000
+"""How long only silent nodes are waited for, when nobody else is left to ask. They are given up
+after a second; by then a client could have asked another coordinator, which may reach others."""
 
 
 class Phase(Enum):
@@ -94,6 +64,7 @@ class ReadOp:
     __slots__ = (
         "_decision",
         "_late",
+        "_late_until_us",
         "_may_stand_in",
         "_mending",
         "_patience",
@@ -142,6 +113,8 @@ class ReadOp:
         """Cluster time at which expiry was judged: once."""
         self._patience = patience
         self._phase_ends_us = Instant(0)
+        self._late_until_us = Instant(0)
+        """Until when only silent nodes are waited for; 0: there are others."""
         self._reachable = list(reachable)
         self._may_stand_in = request.keyspace.sloppy
         """Stand-ins have not been thought of yet."""
@@ -346,7 +319,8 @@ class ReadOp:
         self._fail(fx, ErrorCode.UNAVAILABLE, _SESSION_UNMET, now)
 
     def _ask_on(self, now: Instant, fx: ReadEffects) -> None:
-        """Replace those that failed or are late; give up when r can no longer be believed."""
+        """Replace those that failed or are late; give up when r can no longer be believed, and soon
+        if it can only with the late: another coordinator may reach others."""
         hopeful = sum(node not in self._late for node in self.silent())
         missing = self.request.r - self.heard.believed - hopeful
         if missing > 0:
@@ -354,12 +328,23 @@ class ReadOp:
         if missing > 0:
             self._think_of_stand_ins(fx)
             missing -= self._ask(fx, missing)
-        if missing <= 0 or self.request.r <= self.heard.believed + len(self.silent()):
-            return  # those who are late may still do
+        if missing <= 0:
+            return
+        if self.request.r <= self.heard.believed + len(self.silent()) and not self._is_too_late(
+            now
+        ):
+            self._wait_until(self._late_until_us, fx)
+            return
         if any(answer.startswith(UNREADABLE) for answer in self.heard.failed.values()):
             self._fail(fx, ErrorCode.CORRUPT_DATA, "too few owners can read what they hold", now)
         else:
             self._fail(fx, ErrorCode.UNAVAILABLE, "too few owners can be believed", now)
+
+    def _is_too_late(self, now: Instant) -> bool:
+        """Say whether the late have had their last chance, which begins when it is first asked."""
+        if not self._late_until_us:
+            self._late_until_us = Instant(now + LATE_US)
+        return now >= self._late_until_us
 
     def _hedge(self, now: Instant, fx: ReadEffects) -> None:
         """Those who were asked are later than usual: ask one more owner, if it is paid for."""
@@ -369,6 +354,8 @@ class ReadOp:
         self._wait_until(now + widen_us if more else self.request.deadline_us, fx)
 
     def _wait_until(self, at: int, fx: ReadEffects) -> None:
+        if self._late_until_us and self.phase is Phase.WAITING:
+            at = min(at, self._late_until_us)
         self._phase_ends_us = Instant(min(at, self.request.deadline_us))
         fx.wake(self, self._phase_ends_us)
 

@@ -40,7 +40,8 @@ from kvnode.core.messages import (
 )
 from kvnode.core.node import Node
 from kvnode.core.pruning import Pruner
-from kvnode.core.read import ReadEffects, ReadOp
+from kvnode.core.read import ReadOp
+from kvnode.core.read_port import ReadEffects
 from kvnode.core.reaping import Obstacle, Reaping
 from kvnode.core.record import DamagedRecord, Lone, absent_from, decode, encode
 from kvnode.core.replica import Replica

@@ -21,7 +21,7 @@ from grpc import aio
 from kvclient.bounds import Bounds
 from kvclient.engine import Engine
 from kvclient.operation import Lane, LaneState, Operation
-from kvclient.routing import Topology
+from kvclient.routing import KeyspaceSettings, Topology
 from kvclient.session import Session, pack_pairs
 from kvproto import kv_pb2 as pb
 
@@ -402,6 +402,8 @@ class Bench:
     """An engine with lanes that lead nowhere: a test plays the nodes, and is the clock."""
 
     count: int = 3
+    n: int = 1
+    """How many of the lanes are the keys' owners'."""
     bounds: Bounds = field(default_factory=Bounds)
     session: Session | None = None
     now: float = 1000.0
@@ -427,6 +429,7 @@ class Bench:
             epoch=1,
             partitions=1,
             members=(),
+            keyspaces={"default": KeyspaceSettings("default", n=self.n, r=1, w=1)},
             walks=(walk,),
         )
         self.engine.router.install(topology, {lane.number: lane for lane in self.lanes})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kvclient.bounds import Bounds
-from kvclient.errors import Overloaded, Unavailable, Uncertain
+from kvclient.errors import Overloaded, Uncertain
 from kvclient.hedging import SAMPLES_LEAST
 from kvclient.operation import Lane, LaneState, Operation
 from kvclient.retry import Code, Refusal
@@ -246,18 +246,31 @@ def test_retries_after_overload_stay_within_a_tenth_and_the_rest_is_told_at_once
     assert bench.engine.metrics.retries == 5
 
 
+def test_who_was_not_asked_yet_costs_no_budget_when_another_cannot_reach_enough() -> None:
+    bench = Bench(n=1, bounds=Bounds(retry_share=0.0, retry_burst=0.0, hedge_burst=0.0))
+    operation = bench.get()
+    for lane in bench.lanes[:2]:
+        assert bench.holder(operation) is lane
+        lane.take()
+        refuse(bench, lane, operation, Code.UNAVAILABLE)
+        bench.advance(0.01, heard=tuple(bench.lanes))
+    assert operation.lane is None, "an owner and one other were asked: now it waits"
+    bench.advance(1.3, heard=tuple(bench.lanes))
+    assert bench.holder(operation) is bench.lanes[2]
+
+
 def test_past_the_budget_other_retries_slow_down_and_none_fails_for_it() -> None:
     bench = warmed(retry_share=0.0, retry_burst=1.0, retry_scarce_ms=400.0, hedge_burst=0.0)
     operations = [bench.get(b"k%d" % number) for number in range(10)]
     first = bench.lanes[0]
     first.take()
     for operation in operations:
-        refuse(bench, first, operation, Code.UNAVAILABLE)
+        refuse(bench, first, operation, Code.TIMEOUT)
     bench.advance(0.39, heard=tuple(bench.lanes))
     assert len(left(bench)) == 1
     bench.advance(0.3, heard=tuple(bench.lanes))
     assert len(left(bench)) == 9
-    assert not any(isinstance(operation.error, Unavailable) for operation in operations)
+    assert all(operation.error is None for operation in operations)
 
 
 def test_a_put_in_doubt_does_not_fail_for_an_overload_but_its_retries_slow_down_too() -> None:

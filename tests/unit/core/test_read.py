@@ -23,7 +23,8 @@ from kvnode.core.messages import (
     ReplicaWriteReply,
     Status,
 )
-from kvnode.core.read import Phase, ReadOp
+from kvnode.core.read import LATE_US, Phase, ReadOp
+from kvnode.core.read_port import ReadEffects
 from kvnode.core.record import Encoded, decode, encode
 from kvnode.core.resolve import Confidence, Decision
 from kvnode.core.topology import Keyspace
@@ -56,7 +57,7 @@ RIVAL = record(version("c1", ms=3))
 
 
 @dataclass
-class Effects:
+class Effects(ReadEffects):
     """Takes down what a read has done for it."""
 
     asked: list[NodeNumber] = field(default_factory=list)
@@ -945,6 +946,19 @@ def test_when_all_fall_silent_the_read_still_waits_for_them() -> None:
     read.hear(1, OLD)
     read.hear(3, OLD)
     assert read.fx.value == b"a1"
+
+
+def test_when_only_the_silent_are_left_the_read_ends_soon_for_others_may_reach_more() -> None:
+    read = Reading()
+    read.hear(1, OLD)
+    for node in (2, 3):
+        read.fall_silent(node)
+    read.wake(LATE_US - 1_000)
+    assert read.fx.is_open
+    read.wake(LATE_US + 100_000)
+    (failure,) = read.fx.failures
+    assert failure.code is ErrorCode.UNAVAILABLE
+    assert "1 of 2 owners answered" in failure.message
 
 
 def test_suspects_are_asked_around_at_once() -> None:
