@@ -255,7 +255,9 @@ def test_a_wiped_coordinator_issues_no_dot_twice_and_counts_once_it_is_proven(se
     assert Client(cluster, 1).get(KEY, at=a).value == b"3"
     assert client.put(KEY, b"4", at=a).outcome == OK
     assert Client(cluster, 2).get(KEY, at=b).value == b"4"
-    # By now it has exchanged what it owns, and is proven.
+    life = cluster.hosts[a].life
+    assert life is not None
+    assert cluster.run(60_000_000, until=lambda: life.replica.is_proven)
     cluster.hosts[b].kill()
     cluster.run(2_000_000)
     assert Client(cluster, 3).get(KEY, at=a).value == b"4"
