@@ -108,7 +108,7 @@ def test_a_violation_tells_the_seed_and_the_keys_story(seed: int) -> None:
 
 
 def test_every_random_history_ends_well(rng: random.Random) -> None:
-    for _ in range(scaled(40, soak=5_000)):
+    for _ in range(scaled(10, soak=5_000)):
         chaos(rng.getrandbits(32))
 
 
@@ -125,7 +125,7 @@ def test_every_random_history_ends_well(rng: random.Random) -> None:
 def test_every_random_history_ends_well_in_other_keyspaces(
     rng: random.Random, keyspace: Keyspace
 ) -> None:
-    for _ in range(scaled(12, soak=1_000)):
+    for _ in range(scaled(4, soak=1_000)):
         chaos(rng.getrandbits(32), keyspace=keyspace)
 
 

@@ -75,7 +75,7 @@ def away(cluster: Cluster, *nodes: NodeNumber) -> None:
 
 
 def test_every_random_history_of_a_sloppy_keyspace_ends_well(rng: random.Random) -> None:
-    for _ in range(scaled(40, soak=5_000)):
+    for _ in range(scaled(10, soak=5_000)):
         chaos(rng.getrandbits(32), keyspace=SLOPPY)
 
 
@@ -91,7 +91,7 @@ def test_every_random_history_of_a_sloppy_keyspace_ends_well(rng: random.Random)
 def test_every_random_history_ends_well_in_other_sloppy_keyspaces(
     rng: random.Random, keyspace: Keyspace
 ) -> None:
-    for _ in range(scaled(12, soak=1_000)):
+    for _ in range(scaled(4, soak=1_000)):
         chaos(rng.getrandbits(32), keyspace=keyspace)
 
 

@@ -17,7 +17,7 @@ from tests.sim.planted import Mutant, Place, everywhere, planted
 from tests.support.seeds import run_seed
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/testing.md"
-IN_CI = 3
+IN_CI = 2
 """How many mutants a run of CI looks for."""
 ALL = "KVNODE_MUTANTS"
 """Set by `python -m tests.soak mutants`: look for every one."""

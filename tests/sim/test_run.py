@@ -90,7 +90,7 @@ def test_random_plans_break_no_invariant() -> None:
     # In CI the same plans each time, while about one new one in three hundred still finds
     # something: docs/testing.md, "What the simulator found".
     first = derive(run_seed(), "simulated plans") % (1 << 32) if is_soak() else 1
-    count = scaled(50, soak=2_000)
+    count = scaled(40, soak=2_000)
     jobs = os.cpu_count() or 1
     words = ["--seeds", f"{first}-{first + count - 1}", "--jobs", str(jobs)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
