@@ -86,8 +86,8 @@ class Router:
         self.topology: Topology | None = None
         self._company = bounds.company_operations
         self._avoid_s = bounds.avoid_ms / 1000
-        self._avoided: dict[tuple[int, Lane], float] = {}
-        """(partition, lane) -> until when. No more than there are of both."""
+        self._avoided: dict[int, dict[Lane, float]] = {}
+        """By partition: who is avoided, until when. No more than there are of both."""
         self._n_of: dict[str, int] = {}
         self._orders: list[tuple[Lane, ...]] = []
         self._shift = TOKEN_BITS
@@ -109,12 +109,12 @@ class Router:
 
     def avoid(self, partition: int, lane: Lane, now: float) -> None:
         """A node cannot reach enough owners of a partition: rather ask others, for a while."""
-        self._avoided[partition, lane] = now + self._avoid_s
+        self._avoided.setdefault(partition, {})[lane] = now + self._avoid_s
 
     def choose(self, operation: Operation, now: float) -> Lane | None:
         """Return the lane for the next attempt, dialling owners on the way; None if all are out."""
         order = self._orders[operation.partition]
-        if self._avoided:
+        if operation.partition in self._avoided:
             order = self._avoided_last(operation.partition, order, now)
         elif order and order[0].state is _READY and not operation.attempts:
             return self._in_company(order, operation)  # nearly always
@@ -127,16 +127,13 @@ class Router:
     def _avoided_last(
         self, partition: int, order: tuple[Lane, ...], now: float
     ) -> tuple[Lane, ...]:
-        avoided = []
-        for lane in order:
-            if (until := self._avoided.get((partition, lane))) is not None:
-                if until > now:
-                    avoided.append(lane)
-                else:
-                    del self._avoided[partition, lane]
+        avoided = self._avoided[partition]
+        for lane in [lane for lane, until in avoided.items() if until <= now]:
+            del avoided[lane]
         if not avoided:
+            del self._avoided[partition]
             return order
-        return (*(lane for lane in order if lane not in avoided), *avoided)
+        return tuple(sorted(order, key=avoided.__contains__))
 
     def _in_company(self, order: tuple[Lane, ...], operation: Operation) -> Lane:
         """Return the first owner's lane, or one of another owner that a frame is about to leave by.

@@ -93,6 +93,12 @@ def test_a_node_is_avoided_for_one_partition_and_not_for_others() -> None:
     assert [send(router, key) for key in (b"b", b"a", b"c")] == ["n2", "n2", "n4"]
 
 
+def test_other_partitions_keep_their_company_while_one_is_avoided() -> None:
+    router, lanes = company()
+    router.avoid(list(OWNERS).index(b"b"), lanes[2], 0.0)
+    assert [send(router, key) for key in (b"a", b"c")] == ["n1", "n1"]
+
+
 @pytest.mark.parametrize("code", [Code.OVERLOADED, Code.TIMEOUT, Code.CORRUPT_DATA])
 def test_who_refuses_for_another_reason_is_not_avoided(code: Code) -> None:
     bench = Bench()
