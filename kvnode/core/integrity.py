@@ -20,6 +20,7 @@ from kvnode.core.recovery import Recovery, Rule, is_recovery
 from kvnode.core.replica import Replica, TooMany
 from kvnode.core.scrub import Scrub, is_scrub
 from kvnode.core.versions import Record
+from kvnode.core.wheel import earliest
 
 
 def is_integrity(number: int) -> bool:
@@ -42,11 +43,9 @@ class Integrity:
 
     def next_wake(self) -> Instant | None:
         """Return when `on_time` has something to do."""
-        earliest = self.scrub.next_wake()
-        for at in (self.recovery.next_wake(), self.disputes.next_wake()):
-            if at is not None and (earliest is None or at < earliest):
-                earliest = at
-        return earliest
+        return earliest(
+            self.scrub.next_wake(), self.recovery.next_wake(), self.disputes.next_wake()
+        )
 
     @property
     def is_recovering(self) -> bool:

@@ -56,6 +56,7 @@ from kvnode.core.standin import StandIn
 from kvnode.core.topology import Topology
 from kvnode.core.trees import Trees
 from kvnode.core.upkeep import Upkeep
+from kvnode.core.wheel import earliest
 
 
 class Needs(NamedTuple):
@@ -137,16 +138,12 @@ class Node:
 
     def next_wake(self) -> Instant | None:
         """Return the earliest instant at which a turn without events has something to do."""
-        earliest = self.coordinator.next_wake()
-        # Once a turn: a loop and no `min` of a generator, which takes three times as long.
-        for at in (
+        return earliest(
+            self.coordinator.next_wake(),
             self.handoff.next_wake(),
             self.integrity.next_wake(),
             self.upkeep.next_wake(self._now),
-        ):
-            if at is not None and (earliest is None or at < earliest):
-                earliest = at
-        return earliest
+        )
 
     def plan(self, events: Sequence[Event]) -> Needs:
         """Return the keys that the turn must see."""

@@ -330,9 +330,8 @@ class ReadOp:
             missing -= self._ask(fx, missing)
         if missing <= 0:
             return
-        if self.request.r <= self.heard.believed + len(self.silent()) and not self._is_too_late(
-            now
-        ):
+        may_do = self.request.r <= self.heard.believed + len(self.silent())
+        if may_do and not self._is_too_late(now):
             self._wait_until(self._late_until_us, fx)
             return
         if any(answer.startswith(UNREADABLE) for answer in self.heard.failed.values()):

@@ -37,6 +37,7 @@ from kvnode.core.mending import Mender
 from kvnode.core.messages import Instant, NodeNumber, Outbox
 from kvnode.core.progress import Progress
 from kvnode.core.runs import ANSWER_US, RUN_ID, Begun, Runs
+from kvnode.core.wheel import earliest
 
 SWEEP_ID = RUN_ID
 """The top four bits of the ids of asks: those of exchanges get other answers."""
@@ -264,11 +265,8 @@ class Sweeps:
         return SWEEP_ID | self._next
 
     def _earliest(self) -> Instant | None:
-        instants = [self.runs.next_wake()]
-        if not self.is_paused:
-            peers = self._peers.values()
-            instants += [_wakes_at(peer, self._now) for peer in peers]
-        return min((at for at in instants if at is not None), default=None)
+        peers = () if self.is_paused else self._peers.values()
+        return earliest(self.runs.next_wake(), *[_wakes_at(peer, self._now) for peer in peers])
 
 
 def _wakes_at(peer: _Peer, now: Instant) -> Instant:

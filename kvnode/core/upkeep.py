@@ -51,6 +51,7 @@ from kvnode.core.replica import Replica
 from kvnode.core.runs import RUN_ID
 from kvnode.core.settling import SETTLE_ID, Settling
 from kvnode.core.sweeps import Sweeps
+from kvnode.core.wheel import earliest
 
 REGROW_ID = 0b1011 << 60
 """The top four bits of the ids of scans that rebuild trees."""
@@ -218,18 +219,14 @@ class Upkeep:
 
     def next_wake(self, now: Instant) -> Instant | None:
         """Return when there is something to do without an event."""
-        earliest = self.sweeps.next_wake()
-        for at in (
+        must_regrow = self._replica.trees.is_incomplete and not self._is_regrowing
+        return earliest(
+            self.sweeps.next_wake(),
             self.mender.next_wake(now),
             self.reaping.next_wake(),
             self.settling.next_wake(),
-            self._regrows_at
-            if self._replica.trees.is_incomplete and not self._is_regrowing
-            else None,
-        ):
-            if at is not None and (earliest is None or at < earliest):
-                earliest = at
-        return earliest
+            self._regrows_at if must_regrow else None,
+        )
 
     # ---- for people ----------------------------------------------------------------------
 

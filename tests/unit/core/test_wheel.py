@@ -5,10 +5,15 @@ from __future__ import annotations
 import pytest
 
 from kvnode.core.messages import Instant
-from kvnode.core.wheel import Wheel, at_common_instant
+from kvnode.core.wheel import Wheel, at_common_instant, earliest
 
 NOTCH = 4_096
 ALL = range(100)
+
+
+def test_the_earliest_is_the_first_that_is_due_at_all() -> None:
+    assert earliest() is earliest(None, None) is None
+    assert earliest(None, Instant(3), Instant(0), None, Instant(2)) == 0
 
 
 def test_an_empty_wheel_is_never_due() -> None:
