@@ -15,7 +15,8 @@ Where quorums do not meet (sloppy keyspaces until all is healed, r + w <= n, pla
 2w <= n) only what holds all the same is asked. A plain put does not meet what an owner that
 acknowledges it has lost with its disk, and may then lose to what was acknowledged before it. With
 sloppy quorums a put by a clock that lags may turn out older than one acknowledged before it began,
-of which stand-ins could not tell it.
+of which stand-ins could not tell it; and one that an explicit put superseded at its stand-ins never
+meets what its owners hold.
 
 Laws: a judgement never changes later, since it needs nothing that comes later.
 Source: design, section 7. Its tests are tests/sim/test_checks.py.
@@ -192,7 +193,9 @@ class Answers:
         return any(
             min(later.stamps) > max(write.stamps)
             for later in history.successors(write, dots, count)
-            if not later.is_explicit and (write.ended_us or 0) < later.began_us
+            if not later.is_explicit
+            and (write.ended_us or 0) < later.began_us
+            and not history.is_seen(self._watch.last_dots_of(later))
         )
 
     def _fail_current(

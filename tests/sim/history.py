@@ -143,6 +143,10 @@ class KeyHistory:
         """Say whether writers of the first `count` acknowledged writes had seen all these dots."""
         return bool(count and dots) and all(covers(self._seen[count - 1], dot) for dot in dots)
 
+    def is_seen(self, dots: list[Dot]) -> bool:
+        """Say whether any writer, whatever became of its write, had seen one of these dots."""
+        return any(covers(self._all_seen, dot) for dot in dots)
+
     def is_followed_before(self, write: Write, count: int) -> bool:
         """Say whether a plain put among the first `count` acknowledged writes began after this
         write had ended well, and must have met it: no owner had lost anything in between."""
@@ -162,7 +166,7 @@ class KeyHistory:
 
         `dots`: of its last stamp's versions (it has itself seen those of earlier stamps).
         """
-        if any(covers(self._all_seen, dot) for dot in dots):
+        if self.is_seen(dots):
             return True
         newest = next((stamp for stamp, other in self._newest if other is not write), 0)
         return newest > write.stamps[-1]

@@ -486,6 +486,16 @@ def test_a_sloppy_keyspace_may_miss_what_stand_ins_hold_until_all_is_healed(seed
         world.reads(b"a1", seen=ctx("a1"))
 
 
+def test_a_put_that_was_replaced_at_stand_ins_binds_no_read(seed: int) -> None:
+    world = World(seed, SLOPPY)
+    world.writes("a1")
+    world.writes("a2", ms=1)
+    heir = Write(NAME, b"a3", True, ctx("a2"), world.cluster.now_us, [write_id("a3")], [1])
+    world.watch.began(heir)
+    world.watch.healed_us = world.cluster.now_us
+    world.reads(b"a1", seen=ctx("a1"))
+
+
 def test_siblings_are_all_told_of(seed: int) -> None:
     world = World(seed, SIBLINGS)
     world.writes("a1", is_explicit=True)
