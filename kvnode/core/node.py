@@ -52,6 +52,7 @@ from kvnode.core.operations import OPERATION_ID_MAX
 from kvnode.core.proving import Proving
 from kvnode.core.replica import Replica
 from kvnode.core.scrub import is_scrub
+from kvnode.core.skew import Skews
 from kvnode.core.standin import StandIn
 from kvnode.core.topology import Topology
 from kvnode.core.trees import Trees
@@ -117,7 +118,7 @@ class Node:
             first_id=actor & 0xFFFF_FFFF,
         )
         self.upkeep = Upkeep(self.replica, limits, self.coordinator.is_healthy)
-        self._ahead_ms: dict[NodeNumber, int] = {}
+        self._skews = Skews(max_skew_ms=limits.max_skew_ms)
         self._now = Instant(0)
 
     @property
@@ -244,8 +245,8 @@ class Node:
             case PeerUp() | PeerDown() | PeerSilent() | PeerHeard():
                 self._on_peer(event, out, now)
             case PeerClock(node, ahead_ms):
-                self._ahead_ms[node] = ahead_ms
-                self._judge_clock()
+                self._skews.on_clock(node, ahead_ms)
+                self.coordinator.clock_is_off = self._skews.is_off
             case PeerAsks(sender, asks):
                 self.upkeep.on_asks(sender, asks, wall_ms, out)
             case PeerTells(sender, tells):
@@ -268,12 +269,12 @@ class Node:
     ) -> None:
         match event:
             case PeerUp(node):
+                self._skews.on_up(node)
                 self.coordinator.on_peer_up(node)
                 self.handoff.on_up(node)
                 self.upkeep.on_up(node, now)
             case PeerDown(node):
-                self._ahead_ms.pop(node, None)
-                self._judge_clock()
+                self._skews.on_down(node)
                 self.coordinator.on_peer_down(node)
                 self.handoff.on_down(node)
                 self.upkeep.on_down(node, now, out)
@@ -283,6 +284,7 @@ class Node:
                 self.coordinator.on_peer_heard(node)
             case _:
                 assert_never(event)
+        self.coordinator.clock_is_off = self._skews.is_off
 
     def _on_client_ops(self, event: ClientOps) -> None:
         coordinator = self.coordinator
@@ -341,9 +343,3 @@ class Node:
         if self.coordinator.clock_is_off:
             return 0
         return min(self.clock.read(wall_ms), wall_ms + self.limits.max_skew_ms << LOGICAL_BITS)
-
-    def _judge_clock(self) -> None:
-        """A clock that differs too far from most of the reachable peers' is taken to be wrong."""
-        limit = self.limits.max_skew_ms
-        off = sum(abs(ahead) > limit for ahead in self._ahead_ms.values())
-        self.coordinator.clock_is_off = 2 * off > len(self._ahead_ms) > 0

@@ -22,7 +22,6 @@ from kvnode.core.conversations import PeerTells
 from kvnode.core.liveness import Change, Detector, Standing
 from kvnode.core.messages import (
     NodeNumber,
-    PeerClock,
     PeerDown,
     PeerHeard,
     PeerMessage,
@@ -30,6 +29,7 @@ from kvnode.core.messages import (
     PeerSilent,
     PeerUp,
 )
+from kvnode.core.skew import ClockNews
 from kvnode.core.topology import Member, Topology
 from kvnode.runtime.claims import judge
 from kvnode.runtime.identity import Identity
@@ -40,10 +40,6 @@ from kvnode.runtime.pump import Pump, now_us, wall_ms
 from kvproto import peer_pb2
 
 log = logging.getLogger(__name__)
-
-CLOCK_NEWS_MS = 50
-"""A peer's clock is told of again when it differs by so much more or less than before: an idle
-node would else have a turn for each heartbeat's answer."""
 
 _NAMES = {PeerUp: "up", PeerDown: "down", PeerSilent: "silent", PeerHeard: "heard"}
 
@@ -78,7 +74,7 @@ class Peer:
         self._detector = links.detector
         self._life = 0
         self._refused_why = ""
-        self._told_ahead_ms: int | None = None
+        self.clock = ClockNews(member.number)
 
     @property
     def is_up(self) -> bool:
@@ -121,7 +117,7 @@ class Peer:
         self._refused_why = ""
         self._identity.on_hello(frame.hello)
         self._life = frame.hello.incarnation
-        self.forget_clock()
+        self.clock.forget()
         self._note_clock(frame.hello.wall_ms)
 
     def on_open(self) -> None:
@@ -177,10 +173,6 @@ class Peer:
         self.link.end()
         self.bulk.end()
 
-    def forget_clock(self) -> None:
-        """The core has forgotten how far ahead the peer's clock is: tell it when it is heard."""
-        self._told_ahead_ms = None
-
     def _judge_backlog(self) -> None:
         if self.link.is_overfull or self.bulk.is_overfull:
             self.end("too much unsent")
@@ -192,12 +184,9 @@ class Peer:
         raise BadFrame(why)
 
     def _note_clock(self, theirs_ms: int) -> None:
-        if not theirs_ms:
-            return
-        ahead_ms, told_ms = theirs_ms - wall_ms(), self._told_ahead_ms
-        if told_ms is None or abs(ahead_ms - told_ms) > CLOCK_NEWS_MS:
-            self._told_ahead_ms = ahead_ms
-            self.pump.submit(PeerClock(self.number, ahead_ms))
+        news = self.clock.on_clock(theirs_ms, wall_ms()) if theirs_ms else None
+        if news is not None:
+            self.pump.submit(news)
 
 
 class Links:
@@ -259,7 +248,7 @@ class Links:
             name = event.node if peer is None else peer.id
             log.info("peer_%s peer=%s why=%s", _NAMES[type(event)], name, why)
             if peer is not None and type(event) is PeerDown:
-                peer.forget_clock()
+                peer.clock.forget()
             self._pump.submit(event)
 
     def stop(self) -> None:

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kvnode.core.conversations import PeerAsks, refuse
 from kvnode.core.liveness import Change, Detector, Standing
-from kvnode.core.messages import Instant, NodeNumber, PeerClock, PeerDown, PeerMessage, PeerReplies
+from kvnode.core.messages import Instant, NodeNumber, PeerDown, PeerMessage, PeerReplies
+from kvnode.core.skew import ClockNews
 from kvnode.runtime import claims
 from kvnode.runtime.accept import refused_by_epoch
 from kvnode.runtime.identity import Identity
-from kvnode.runtime.links import CLOCK_NEWS_MS
 from kvnode.runtime.outgoing import InFlight
 from kvnode.runtime.peer_codec import parse_frame
 from kvproto import peer_pb2
@@ -67,7 +67,7 @@ class Stream:
 class Peer:
     """Another node, as this one is linked with it by the streams that it dials."""
 
-    __slots__ = ("dialled_us", "id", "in_flight", "life", "number", "stream", "told_ahead_ms")
+    __slots__ = ("clock", "dialled_us", "id", "in_flight", "life", "number", "stream")
 
     def __init__(self, number: NodeNumber, name: str) -> None:
         self.number = number
@@ -76,7 +76,7 @@ class Peer:
         self.dialled_us = 0
         self.life = 0
         self.in_flight = InFlight()
-        self.told_ahead_ms: int | None = None
+        self.clock = ClockNews(number)
 
     @property
     def is_open(self) -> bool:
@@ -238,7 +238,8 @@ class Links:
             self._hang_up(stream, stream.accepted_by)
             return
         self._identity.on_hello(hello)
-        peer.life, peer.in_flight, peer.told_ahead_ms = hello.incarnation, InFlight(), None
+        peer.life, peer.in_flight = hello.incarnation, InFlight()
+        peer.clock.forget()
         stream.is_open = True
         self._note_clock(peer, hello.wall_ms)
         self._tell(self.detector.on_opened(peer.number, peer.life, self._now))
@@ -489,17 +490,15 @@ class Links:
         return accepted if accepted is not None and accepted.stream is stream else None
 
     def _note_clock(self, peer: Peer, theirs_ms: int) -> None:
-        ahead_ms = theirs_ms - self.host.wall_ms
-        told_ms = peer.told_ahead_ms
-        if told_ms is None or abs(ahead_ms - told_ms) > CLOCK_NEWS_MS:
-            peer.told_ahead_ms = ahead_ms
-            self.host.hear(PeerClock(peer.number, ahead_ms))
+        news = peer.clock.on_clock(theirs_ms, self.host.wall_ms)
+        if news is not None:
+            self.host.hear(news)
 
     def _tell(self, changes: list[Change]) -> None:
         world, here = self._world, self._identity.number
         for change in changes:
             if type(change.event) is PeerDown:
-                self.peers[change.event.node].told_ahead_ms = None
+                self.peers[change.event.node].clock.forget()
             world.tell("peer", here, change)
             world.changes.append((world.now_us, here, change))
             self.host.hear(change.event)

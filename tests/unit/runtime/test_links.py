@@ -350,7 +350,7 @@ def test_a_peers_clock_is_told_when_it_has_news_and_not_with_each_heartbeat() ->
             rig.other.ahead_ms = 70_000
             while (await rig.events.next(PeerClock)).ahead_ms < 60_000:
                 pass
-            rig.peer.forget_clock()
+            rig.peer.clock.forget()
             assert (await rig.events.next(PeerClock)).ahead_ms > 60_000
 
     run(test)
