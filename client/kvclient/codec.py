@@ -219,12 +219,13 @@ def record_of(operation: Operation) -> Record | None:
         return None
     if detail is None:
         return Record(operation.value, operation.seen, operation.timestamp, confidence=confidence)
+    siblings = tuple(map(sibling_of, detail.siblings))
     return Record(
         operation.value,
         operation.seen,
         operation.timestamp,
-        siblings=tuple(map(sibling_of, detail.siblings)),
-        votes=dots_of_votes(detail.votes, detail.siblings),
+        siblings=siblings,
+        votes=votes_of(detail.votes, siblings),
         confidence=confidence,
         explain=_explain(detail.explain) if detail.HasField("explain") else None,
         repair_failed=detail.repair_failed,
@@ -244,14 +245,10 @@ def _confidence(number: int) -> Confidence:
     return _CONFIDENCES[number] if number < len(_CONFIDENCES) else Confidence.PROVISIONAL
 
 
-def _dot(sibling: pb.Sibling) -> str:
-    return f"{sibling.actor:016x}:{sibling.counter}"
-
-
 def sibling_of(sibling: pb.Sibling) -> Sibling:
     """Return a version as a value."""
     return Sibling(
-        _dot(sibling),
+        f"{sibling.actor:016x}:{sibling.counter}",
         sibling.value,
         sibling.timestamp,
         sibling.tombstone,
@@ -260,11 +257,29 @@ def sibling_of(sibling: pb.Sibling) -> Sibling:
     )
 
 
-def dots_of_votes(votes: Iterable[pb.Vote], siblings: Sequence[pb.Sibling]) -> dict[str, str]:
-    """Return each owner's vote as the dot that it is for."""
-    return {
-        vote.node: _dot(siblings[vote.sibling]) for vote in votes if vote.sibling < len(siblings)
-    }
+def votes_of(votes: Iterable[pb.Vote], siblings: Sequence[Sibling]) -> dict[str, str]:
+    """Return for each owner the dot that its vote counts for."""
+    return newest_votes(
+        (vote.node, siblings[vote.sibling]) for vote in votes if vote.sibling < len(siblings)
+    )
+
+
+def newest_votes(votes: Iterable[tuple[str, Sibling]]) -> dict[str, str]:
+    """Return for each owner, of the versions that it voted for, the newest one's dot.
+
+    An owner that accepted one version after another has voted for both, and counts once, for the
+    newest by hybrid clock, then dot: so do nodes when they decide.
+    """
+    counted: dict[str, Sibling] = {}
+    for node, sibling in votes:
+        if node not in counted or _age(sibling) > _age(counted[node]):
+            counted[node] = sibling
+    return {node: sibling.dot for node, sibling in counted.items()}
+
+
+def _age(sibling: Sibling) -> tuple[int, int, int]:
+    actor, _, counter = sibling.dot.partition(":")
+    return sibling.timestamp, int(actor, 16), int(counter)
 
 
 def _explain(explain: pb.Explain) -> Explain:

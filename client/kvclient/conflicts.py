@@ -3,8 +3,10 @@
     open      one for each key: its versions by dot, the votes of all
     settled   one for each key, instant and winner: what lost, by dot
 
-Laws: the order of nodes and pages does not matter; a version is listed as lost once, as of the
-first time that it was logged, and not at all while another node still lists it as open.
+Laws: the order of nodes and pages does not matter; an owner's vote is for the newest that it voted
+for; a version is listed as lost once, as of the first time that it was logged, and not at all while
+another node still lists it as open.
+Left out: who leads is what nodes said, each by the votes that it knows, so several may.
 Tests: tests/unit/client/test_conflicts.py.
 """
 
@@ -14,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import chain
 
-from kvclient.codec import dots_of_votes, sibling_of
+from kvclient.codec import newest_votes, sibling_of, votes_of
 from kvclient.results import Conflict, Sibling
 from kvproto import kv_pb2 as pb
 
@@ -48,11 +50,12 @@ def merged_conflicts(pages: Iterable[Sequence[pb.Conflict]]) -> list[Conflict]:
 
 def conflict_of(conflict: pb.Conflict) -> Conflict:
     """Return a conflict as a value."""
+    siblings = tuple(map(sibling_of, conflict.siblings))
     return Conflict(
         conflict.keyspace,
         conflict.key,
-        tuple(map(sibling_of, conflict.siblings)),
-        dots_of_votes(conflict.votes, conflict.siblings),
+        siblings,
+        votes_of(conflict.votes, siblings),
         conflict.settled_ms,
         conflict.rule,
         sibling_of(conflict.winner) if conflict.HasField("winner") else None,
@@ -61,13 +64,17 @@ def conflict_of(conflict: pb.Conflict) -> Conflict:
 
 
 def _union(one: Conflict, other: Conflict) -> Conflict:
-    siblings = {sibling.dot: sibling for sibling in (*one.siblings, *other.siblings)}
+    siblings: dict[str, Sibling] = {}
+    for sibling in (*one.siblings, *other.siblings):
+        if sibling.dot not in siblings or sibling.has_won:
+            siblings[sibling.dot] = sibling
+    votes = (*one.votes.items(), *other.votes.items())
     known = one if one.has_value or not other.has_value else other
     return Conflict(
         one.keyspace,
         one.key,
         tuple(siblings[dot] for dot in sorted(siblings)),
-        one.votes | other.votes,
+        newest_votes((node, siblings[dot]) for node, dot in votes if dot in siblings),
         one.settled_ms,
         one.rule,
         known.winner,

@@ -76,7 +76,7 @@ class Record:
         context: what the read has seen. Put with it, and exactly that is replaced.
         timestamp: the winner's hybrid logical clock.
         siblings: all concurrent versions, when there are several or when asked to explain.
-        votes: owner to the dot it voted for.
+        votes: owner to the dot that its vote counts for: the newest that it voted for.
         repair_failed: a stale replica could not be mended in time.
     """
 
@@ -140,7 +140,7 @@ class Conflict:
 
     Attributes:
         siblings: open: all versions. Settled: those that lost, with their values.
-        votes: owner to the dot it voted for.
+        votes: owner to the dot that its vote counts for: the newest that it voted for.
         settled_ms: when it was settled, milliseconds since 1970; 0: it is open.
         rule: of a settled one, which rule decided.
         winner: of a settled one, what won. Its value is empty unless `has_value`.

@@ -7,9 +7,6 @@ Tests: tests/unit/cli/test_conflicts.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import chain
-
 from kvclient.conflicts import merged_conflicts
 from kvclient.results import Conflict, Sibling
 from kvnode.cli import target, terminal, wire
@@ -31,8 +28,9 @@ def conflicts(arguments: Arguments) -> int:
         keyspace=arguments.keyspace or "", limit=arguments.limit, state=arguments.state or ""
     )
     pages, silent = _pages(members, request)
-    opened = _opened(pages)
-    settled = [one for one in merged_conflicts(pages) if not one.is_open]
+    listed = merged_conflicts(pages)
+    opened = [one for one in listed if one.is_open]
+    settled = [one for one in listed if not one.is_open]
     rows = [row for conflict in opened[: arguments.limit] for row in _open_rows(conflict)]
     rows += [row for conflict in settled[: arguments.limit] for row in _settled_rows(conflict)]
     if rows or not terminal.is_terminal():
@@ -74,46 +72,10 @@ def _page(
     return wire.ask_all([address], "ListConflicts", request, parse)[address]
 
 
-def _opened(pages: Sequence[Sequence[kv_pb2.Conflict]]) -> list[kv_pb2.Conflict]:
-    merged: dict[tuple[str, bytes], kv_pb2.Conflict] = {}
-    for conflict in chain.from_iterable(pages):
-        if not conflict.settled_ms:
-            merge(merged.setdefault((conflict.keyspace, conflict.key), conflict), conflict)
-    return [conflict for _, conflict in sorted(merged.items())]
-
-
-def merge(into: kv_pb2.Conflict, other: kv_pb2.Conflict) -> None:
-    """Add what another replica holds of the same conflict: its versions, its votes."""
-    if into is other:
-        return
-    place = {(one.actor, one.counter): i for i, one in enumerate(into.siblings)}
-    for one in other.siblings:
-        if (one.actor, one.counter) not in place:
-            place[one.actor, one.counter] = len(into.siblings)
-            into.siblings.append(one)
-    have = {(vote.node, vote.sibling) for vote in into.votes}
-    for vote in other.votes:
-        voted = other.siblings[vote.sibling]
-        moved = (vote.node, place[voted.actor, voted.counter])
-        if moved not in have:
-            have.add(moved)
-            into.votes.append(kv_pb2.Vote(node=moved[0], sibling=moved[1]))
-
-
-def _open_rows(conflict: kv_pb2.Conflict) -> list[list[str]]:
-    votes: Sequence[int] = [vote.sibling for vote in conflict.votes]
+def _open_rows(conflict: Conflict) -> list[list[str]]:
     return [
-        [
-            conflict.keyspace,
-            terminal.printable(conflict.key),
-            f"{one.actor:016x}:{one.counter}",
-            terminal.instant(one.timestamp),
-            str(votes.count(index)),
-            "leads" if one.won else "-",
-            "deleted" if one.tombstone else terminal.printable(one.value)[:_VALUE_MAX],
-            "-",
-        ]
-        for index, one in enumerate(conflict.siblings)
+        _row(conflict, one, _votes(conflict, one), "leads" if one.has_won else "-", _value(one))
+        for one in conflict.siblings
     ]
 
 
@@ -123,17 +85,13 @@ def _settled_rows(conflict: Conflict) -> list[list[str]]:
     rows = []
     if winner is not None:
         value = _value(winner) if conflict.has_value else "-"
-        rows.append(_settled_row(conflict, winner, "-", f"won: {conflict.rule}", value))
-    votes = list(conflict.votes.values())
+        rows.append(_row(conflict, winner, "-", f"won: {conflict.rule}", value))
     return rows + [
-        _settled_row(conflict, one, str(votes.count(one.dot)), "lost", _value(one))
-        for one in conflict.siblings
+        _row(conflict, one, _votes(conflict, one), "lost", _value(one)) for one in conflict.siblings
     ]
 
 
-def _settled_row(
-    conflict: Conflict, one: Sibling, votes: str, outcome: str, value: str
-) -> list[str]:
+def _row(conflict: Conflict, one: Sibling, votes: str, outcome: str, value: str) -> list[str]:
     return [
         conflict.keyspace,
         terminal.printable(conflict.key),
@@ -142,8 +100,12 @@ def _settled_row(
         votes,
         outcome,
         value,
-        terminal.instant(conflict.settled_ms << 16),
+        "-" if conflict.is_open else terminal.instant(conflict.settled_ms << 16),
     ]
+
+
+def _votes(conflict: Conflict, one: Sibling) -> str:
+    return str(list(conflict.votes.values()).count(one.dot))
 
 
 def _value(one: Sibling) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from kvnode.cli import conflicts
 from kvproto import kv_pb2
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.fakes import FakeNode, free_base
@@ -20,12 +19,6 @@ def conflict(keyspace: str, key: bytes, *dots: int, votes: str = "") -> kv_pb2.C
     pairs = (vote.split("=") for vote in votes.split())
     cast = [kv_pb2.Vote(node=node, sibling=int(index)) for node, index in pairs]
     return kv_pb2.Conflict(keyspace=keyspace, key=key, siblings=siblings, votes=cast)
-
-
-def test_what_replicas_hold_of_one_conflict_is_one_conflict() -> None:
-    into = conflict("k", b"a", 1, 2, votes="n1=0 n2=1")
-    conflicts.merge(into, conflict("k", b"a", 2, 3, votes="n2=0 n3=1"))
-    assert into == conflict("k", b"a", 1, 2, 3, votes="n1=0 n2=1 n3=2")
 
 
 def test_conflicts_of_all_nodes_and_pages_are_listed_once(run: Run) -> None:

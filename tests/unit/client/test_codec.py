@@ -114,6 +114,19 @@ def test_a_record_tells_siblings_votes_and_confidence() -> None:
     assert record.explain.replicas[0].latency_ms == 1.5
 
 
+def test_an_owner_that_accepted_one_version_after_another_counts_for_the_newer() -> None:
+    versions = [(3, 9, 5), (1, 10, 5), (1, 9, 5), (2, 1, 4)]
+    siblings = [
+        codec.sibling_of(pb.Sibling(actor=actor, counter=counter, timestamp=stamp))
+        for actor, counter, stamp in versions
+    ]
+    cast = {"n1": (3, 0), "n2": (0, 3), "n3": (2, 1), "n4": (1, 2)}
+    votes = [pb.Vote(node=node, sibling=at) for node, places in cast.items() for at in places]
+    actor = "000000000000000"
+    newest = {"n1": "3:9", "n2": "3:9", "n3": "1:10", "n4": "1:10"}
+    assert codec.votes_of(votes, siblings) == {n: actor + dot for n, dot in newest.items()}
+
+
 def test_acknowledging_nodes_are_numbers_of_two_bytes() -> None:
     assert codec.acked_numbers(b"\x01\x00\x00\x01") == (1, 256)
 

@@ -10,7 +10,9 @@ from kvproto import kv_pb2 as pb
 
 
 def sibling(counter: int, *, won: bool = False) -> pb.Sibling:
-    return pb.Sibling(actor=1, counter=counter, value=b"v%d" % counter, won=won)
+    """Return a version; the higher its counter, the older it is."""
+    stamp = 1_000 - counter
+    return pb.Sibling(actor=1, counter=counter, timestamp=stamp, value=b"v%d" % counter, won=won)
 
 
 def opened(key: bytes, *counters: int, votes: str = "") -> pb.Conflict:
@@ -43,6 +45,21 @@ def test_open_ones_come_first_each_key_once_with_what_all_hold() -> None:
     assert (first.key, first.is_open, dots(first)) == (b"b", True, ["1", "2", "3"])
     assert {node: dot[-1] for node, dot in first.votes.items()} == {"n1": "1", "n2": "3"}
     assert (second.key, second.is_open, second.settled_ms) == (b"a", False, 5)
+
+
+def test_an_owners_vote_is_for_the_newest_that_it_voted_for_on_whichever_page() -> None:
+    pages = [[opened(b"b", 2, 3, votes="n1=0")], [opened(b"b", 1, 3, votes="n1=0 n1=1 n2=1")]]
+    for order in itertools.permutations(pages):
+        (found,) = merged_conflicts(order)
+        assert {node: dot[-1] for node, dot in found.votes.items()} == {"n1": "1", "n2": "3"}
+
+
+def test_who_leads_at_some_node_leads_in_whatever_order_nodes_are_asked() -> None:
+    leads = opened(b"b", 1, 2)
+    leads.siblings[0].won = True
+    for order in itertools.permutations([[leads], [opened(b"b", 1, 2)]]):
+        (found,) = merged_conflicts(order)
+        assert [one.has_won for one in found.siblings] == [True, False]
 
 
 def test_the_losers_of_one_settlement_are_one_conflict() -> None:
