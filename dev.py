@@ -36,6 +36,11 @@ CHECKS = (
 )
 """What runs before pytest, quickest first."""
 
+ALONE = "cluster"
+"""The marker of tests on real processes: these wait for each other's cores, and run one by one."""
+SPREAD = ("--numprocesses", "auto", "--maxprocesses", "8", "--dist", "worksteal")
+"""How all other tests are spread over the machine's cores."""
+
 
 def refuse_old_python(version: tuple[int, ...]) -> None:
     """Exit with one line unless `version` will do."""
@@ -119,13 +124,17 @@ def up(args: list[str]) -> None:
 
 
 def test(args: list[str]) -> None:
-    """Check everything, then run pytest ARGS."""
+    """Check everything, then run every test; with ARGS: pytest ARGS."""
     setup("dev")
     os.chdir(ROOT)
     for name, *command in CHECKS:
         with step(name):
             run(*command)
-    become("python", "-m", "pytest", *args)
+    if args:
+        become("python", "-m", "pytest", *args)
+    with step("tests"):
+        run("python", "-m", "pytest", *SPREAD, "-m", f"not {ALONE}")
+    become("python", "-m", "pytest", "-m", ALONE)
 
 
 def prepare(args: list[str]) -> None:

@@ -92,6 +92,19 @@ def test_a_tool_that_fails_stops_the_run_with_its_status(capfd: pytest.CaptureFi
     assert re.search(r"^-- doomed: failed, \d+\.\d s$", capfd.readouterr().out, re.MULTILINE)
 
 
+def test_every_test_runs_once_those_on_real_processes_last_and_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ran: list[tuple[str, ...]] = []
+    for name in ("setup", "run", "become"):
+        monkeypatch.setattr(dev, name, lambda *words: ran.append(words))
+    monkeypatch.chdir(ROOT)  # where it goes, and back
+    dev.test([])
+    spread, alone = [words for words in ran if "pytest" in words]
+    assert spread[-2:] == ("-m", "not cluster")
+    assert alone == ("python", "-m", "pytest", "-m", "cluster")
+
+
 @pytest.mark.parametrize("lock", dev.LOCKS.values(), ids=lambda lock: lock.name)
 def test_every_pin_of_a_lock_is_exact_and_hashed_and_its_head_says_how_to_renew_it(
     lock: Path,
