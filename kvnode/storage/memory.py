@@ -1,7 +1,8 @@
-"""The engine in memory, for tests, the simulator and nodes whose data may be lost.
+"""The engine in memory: what tests give a node in the place of RocksDB.
 
 It keeps what a disk would keep: `crash` takes back what was not flushed, or all but a part of it,
-as a log does that was cut somewhere in its unsynced end. Faults are injected through `faults`.
+as a log does that was cut somewhere in its unsynced end. Faults are injected through `faults`, and
+through what its `spaces` cannot read.
 
 Laws: those of the port (tests/unit/storage/test_engines.py), and tests/unit/storage/test_memory.py.
 Cost: O(log n) a change; an unflushed write also keeps the values that it replaced.
@@ -11,29 +12,24 @@ Left out: stalls and free space other than injected ones.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from threading import Lock
-
-from sortedcontainers import SortedDict
 
 from kvnode.core.batch import Change, Family, WriteBatch
 from kvnode.storage.port import (
     Found,
     Position,
-    ReadFailure,
-    StorageDamaged,
     StorageFenced,
     StorageFull,
     StorageStalled,
 )
+from kvnode.storage.spaces import Spaces
 
 
 @dataclass(slots=True)
 class Faults:
     """What goes wrong in this engine; tests set and clear the fields as they like."""
 
-    unreadable: set[tuple[Family, bytes]] = field(default_factory=set)
-    """Keys that fail to read, alone and in scans, until they are written again."""
     is_stalled: bool = False
     """Writes raise `StorageStalled`."""
     is_full: bool = False
@@ -52,8 +48,8 @@ class MemoryEngine:
         self.fenced: str | None = None
         self.written = Position(0)
         self.durable = Position(0)
-        self._families: list[SortedDict[bytes, bytes]] = [SortedDict() for _ in Family]
-        # For each unflushed write, the changes that take it back.
+        self.spaces = Spaces()
+        # For each unflushed write, what takes it back.
         self._undo: list[list[Change]] = []
         # The event loop writes while the storage thread flushes.
         self._lock = Lock()
@@ -65,19 +61,13 @@ class MemoryEngine:
 
     def multi_get(self, family: Family, keys: Sequence[bytes]) -> list[Found]:
         """Return what is stored under each key; see the port."""
-        values = self._families[family]
-        if not self.faults.unreadable:
-            return [values.get(key) for key in keys]
-        return [
-            ReadFailure("injected") if self._is_unreadable(family, key) else values.get(key)
-            for key in keys
-        ]
+        return self.spaces.multi_get(family, keys)
 
     def write(self, batch: WriteBatch) -> Position:
         """Apply the batch at once, not yet durably; see the port."""
         self._refuse_by_fault()
         with self._lock:
-            self._undo.append(self._apply(batch.changes))
+            self._undo.append(self.spaces.apply(batch.changes))
             position = self.written = Position(self.written + 1)
         return position
 
@@ -101,24 +91,18 @@ class MemoryEngine:
         self, family: Family, start: bytes, end: bytes | None, limit: int
     ) -> list[tuple[bytes, bytes]]:
         """Return a slice of `family`; see the port."""
-        assert limit > 0
-        values = self._families[family]
-        pairs: list[tuple[bytes, bytes]] = []
-        for key in values.irange(start, end, inclusive=(True, False)):
-            if len(pairs) == limit:
-                break
-            if self._is_unreadable(family, key):
-                raise StorageDamaged("Corruption: injected")
-            pairs.append((key, values[key]))
+        pairs, error = self.spaces.scan(family, start, end, limit)
+        if error is not None:
+            raise error
         return pairs
 
     def approximate_count(self) -> int:
         """Return how many records there are."""
-        return len(self._families[Family.RECORDS])
+        return self.spaces.count()
 
     def size_bytes(self) -> int:
         """Return how many bytes the keys and values have. Cost: O(n)."""
-        return sum(len(k) + len(v) for values in self._families for k, v in values.items())
+        return self.spaces.size_bytes()
 
     def close(self, clean: bool = True) -> None:
         """Flush when `clean`; then take no more writes until `reopen` or `crash`."""
@@ -136,24 +120,10 @@ class MemoryEngine:
         """Lose what was not flushed but for its first `keep` writes, and be opened anew."""
         with self._lock:
             while len(self._undo) > keep:
-                self._apply(self._undo.pop())
+                self.spaces.take_back(self._undo.pop())
             self._undo.clear()
         self.written = self.durable = Position(0)
         self.fenced = None
-
-    def _apply(self, changes: list[Change]) -> list[Change]:
-        """Carry out `changes` in order; return those that take them back, in order."""
-        undo: list[Change] = []
-        for family, key, value in changes:
-            values = self._families[family]
-            undo.append((family, key, values.get(key)))
-            if value is None:
-                values.pop(key, None)
-            else:
-                values[key] = value
-            self.faults.unreadable.discard((family, key))
-        undo.reverse()
-        return undo
 
     def _refuse_by_fault(self) -> None:
         if self.fenced is not None:
@@ -162,6 +132,3 @@ class MemoryEngine:
             raise StorageStalled("injected")
         if self.faults.is_full:
             raise StorageFull("injected")
-
-    def _is_unreadable(self, family: Family, key: bytes) -> bool:
-        return (family, key) in self.faults.unreadable

@@ -19,20 +19,18 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
-
-from sortedcontainers import SortedDict
+from typing import NamedTuple
 
 from kvnode.core.batch import Change, Family, WriteBatch
 from kvnode.storage.port import (
     Found,
     Position,
-    ReadFailure,
     StorageDamaged,
     StorageFenced,
     StorageFull,
     StorageStalled,
 )
+from kvnode.storage.spaces import Space, Spaces
 
 PAGE_BYTES = 512
 """What a disk writes or loses as a whole."""
@@ -44,8 +42,6 @@ _CHANGE_BYTES = 8
 _BLOCK_KEYS = 4
 """Keys of one block, at most: they become unreadable together."""
 _KEEP_SHARES = (0.0, 0.3, 0.7, 0.95, 1.0)
-
-Space: TypeAlias = "SortedDict[bytes, bytes]"
 
 
 class Image(NamedTuple):
@@ -86,25 +82,19 @@ class Disk:
         """The folder's marker of a clean stop."""
         self.rebuild_asked = ""
         """Why the next opening is to rebuild it."""
-        self._families: list[Space] = [SortedDict() for _ in Family]
+        self.spaces = Spaces()
         self._log: list[_Logged] = []
         self._synced = 0
         """How many of these a flush has made durable."""
         self._log_bytes = 0
         self._flipped: int | None = None
         """The first of these that is not what was written."""
-        self._bad: dict[tuple[Family, bytes], str] = {}
-        """Why a key cannot be read, until it is written again."""
 
     # ---- the port ------------------------------------------------------------------------
 
     def multi_get(self, family: Family, keys: Sequence[bytes]) -> list[Found]:
         """Return what is stored under each key; see the port."""
-        get = self._families[family].get
-        if not self._bad:
-            return [get(key) for key in keys]
-        bad = self._bad
-        return [ReadFailure(bad[family, key]) if (family, key) in bad else get(key) for key in keys]
+        return self.spaces.multi_get(family, keys)
 
     def scan(
         self, family: Family, start: bytes, end: bytes | None, limit: int
@@ -119,16 +109,7 @@ class Disk:
         self, family: Family, start: bytes, end: bytes | None, limit: int
     ) -> tuple[list[tuple[bytes, bytes]], StorageDamaged | None]:
         """Return the pairs up to the first that cannot be read, and why it cannot."""
-        assert limit > 0
-        values = self._families[family]
-        pairs: list[tuple[bytes, bytes]] = []
-        for key in values.irange(start, end, inclusive=(True, False)):
-            if len(pairs) == limit:
-                break
-            if self._bad and (family, key) in self._bad:
-                return pairs, StorageDamaged(self._bad[family, key])
-            pairs.append((key, values[key]))
-        return pairs, None
+        return self.spaces.scan(family, start, end, limit)
 
     def write(self, batch: WriteBatch) -> Position:
         """Apply the batch at once, not yet durably; see the port."""
@@ -138,20 +119,10 @@ class Disk:
             raise StorageStalled("injected")
         if self.is_exhausted:
             raise StorageFull("injected")
-        size = _ENTRY_BYTES
-        undo: list[Change] = []
-        for family, key, value in batch.changes:
-            values = self._families[family]
-            undo.append((family, key, values.get(key)))
-            size += _CHANGE_BYTES + len(key)
-            if value is None:
-                values.pop(key, None)
-            else:
-                values[key] = value
-                size += len(value)
-            if self._bad:
-                self._bad.pop((family, key), None)
-        self._log.append(_Logged(size, undo))
+        size = _ENTRY_BYTES + _CHANGE_BYTES * len(batch.changes)
+        for _, key, value in batch.changes:
+            size += len(key) + len(value or b"")
+        self._log.append(_Logged(size, self.spaces.apply(batch.changes)))
         self._log_bytes += size
         self.written = Position(self.written + 1)
         return self.written
@@ -179,11 +150,11 @@ class Disk:
 
     def approximate_count(self) -> int:
         """Return how many records there are."""
-        return len(self._families[Family.RECORDS])
+        return self.spaces.count()
 
     def size_bytes(self) -> int:
         """Return how many bytes the keys and values have. Cost: O(n)."""
-        return sum(len(k) + len(v) for values in self._families for k, v in values.items())
+        return self.spaces.size_bytes()
 
     def close(self, clean: bool = True) -> None:
         """Flush when `clean`; then take no more writes until `open`."""
@@ -225,37 +196,37 @@ class Disk:
 
     def image(self) -> Image:
         """Return a copy of all that is there now (what a backup of a running node would have)."""
-        return Image(tuple(family.copy() for family in self._families), self.damage, self.is_clean)
+        families = tuple(family.copy() for family in self.spaces.families)
+        return Image(families, self.damage, self.is_clean)
 
     def restore(self, image: Image) -> None:
         """Hold what an image says, and nothing else. Nobody has it open."""
         self.wipe()
-        self._families = [family.copy() for family in image.families]
+        self.spaces = Spaces(family.copy() for family in image.families)
         self.damage, self.is_clean = image.damage, image.is_clean
 
     def wipe(self) -> None:
         """Hold nothing. Nobody has it open."""
-        self._families = [SortedDict() for _ in Family]
+        self.spaces = Spaces()
         self._log, self._synced, self._log_bytes, self._flipped = [], 0, 0, None
-        self._bad = {}
         self.damage, self.is_clean, self.rebuild_asked = (), False, ""
 
     # ---- damage --------------------------------------------------------------------------
 
     def unreadable(self, family: Family, key: bytes, why: str = "Corruption: injected") -> None:
         """Have a key fail to read, alone and in scans, until it is written again."""
-        self._bad[family, key] = why
+        self.spaces.unreadable[family, key] = why
 
     def put(self, family: Family, key: bytes, value: bytes) -> None:
         """Hold another value, as if it had been written long ago."""
-        self._families[family][key] = value
+        self.spaces.families[family][key] = value
 
     def garble(self, family: Family, key: bytes, at: int = -1) -> None:
         """Flip a bit of a value where no checksum of a block sees it."""
-        value = self._families[family][key]
+        value = self.spaces.families[family][key]
         at %= len(value)
         flipped = value[:at] + bytes([value[at] ^ 1]) + value[at + 1 :]
-        self._families[family][key] = flipped
+        self.put(family, key, flipped)
 
     def flip(self, chance: random.Random) -> tuple[Family, bytes] | None:
         """Flip a bit anywhere in what is durable.
@@ -264,7 +235,8 @@ class Disk:
         or the disk is empty.
         """
         synced = sum(logged.size for logged in self._log[: self._synced])
-        counts = [len(values) for values in self._families]
+        families = self.spaces.families
+        counts = [len(values) for values in families]
         if chance.random() < synced / (synced + _LOG_BYTES):
             at = chance.randrange(self._synced)
             self._flipped = at if self._flipped is None else min(at, self._flipped)
@@ -272,11 +244,11 @@ class Disk:
         if not any(counts):
             return None
         (family,) = chance.choices(list(Family), counts)
-        keys = self._families[family].keys()
+        keys = families[family].keys()
         first = chance.randrange(len(keys))
         name: bytes = keys[first]
         if family is Family.RECORDS and chance.random() < 0.5:
-            self.garble(family, name, chance.randrange(len(self._families[family][name])))
+            self.garble(family, name, chance.randrange(len(families[family][name])))
         else:
             for key in keys[first : first + chance.randint(1, _BLOCK_KEYS)]:
                 self.unreadable(family, key, "Corruption: block checksum mismatch (injected)")
@@ -285,7 +257,7 @@ class Disk:
     @property
     def damaged_keys(self) -> list[tuple[Family, bytes]]:
         """The keys that cannot be read at present."""
-        return list(self._bad)
+        return list(self.spaces.unreadable)
 
     @property
     def has_flipped_log(self) -> bool:
@@ -295,7 +267,7 @@ class Disk:
     def rebuild(self, why: str, salvage: Callable[[Disk, Disk], None]) -> None:
         """Be replaced by what `salvage` copies of it to an empty disk. Nobody has it open."""
         old, damage = Disk(), self.damage
-        old._families, old._bad = self._families, self._bad
+        old.spaces = self.spaces
         self.wipe()
         salvage(old, self)
         self.damage = (*damage, f"rebuilt: {why}")
@@ -327,11 +299,7 @@ class Disk:
     def _take_back(self, kept: int) -> None:
         """Undo all but the first `kept` writes of the log."""
         for logged in reversed(self._log[kept:]):
-            for family, key, value in reversed(logged.undo):
-                if value is None:
-                    self._families[family].pop(key, None)
-                else:
-                    self._families[family][key] = value
+            self.spaces.take_back(logged.undo)
         del self._log[kept:]
         self._synced = min(self._synced, kept)
 

@@ -419,28 +419,29 @@ class Faults:
     def _garble(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> bool:
         """A bit of a record flips on one disk where no checksum of a block sees it."""
         host = self._world.hosts[args["node"]]
-        if not self.atlas.may_damage(host.number):
-            return False
-        pairs = host.disk.image().families[list(Family).index(Family.RECORDS)]
-        if not pairs:
-            return False
-        name = chance.choice(list(pairs))
-        host.disk.garble(Family.RECORDS, name, chance.randrange(len(pairs[name])))
-        self.atlas.on_damage(host.number, (Family.RECORDS, name))
-        return True
+        names = self._records_to_damage(host)
+        if names:
+            name = chance.choice(names)
+            size = len(host.disk.spaces.families[Family.RECORDS][name])
+            host.disk.garble(Family.RECORDS, name, chance.randrange(size))
+            self.atlas.on_damage(host.number, (Family.RECORDS, name))
+        return bool(names)
 
     def _unreadable(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> bool:
         """Records of one disk cannot be read any more."""
         host = self._world.hosts[args["node"]]
+        names = self._records_to_damage(host)
+        if names:
+            for name in chance.sample(names, min(args["count"], len(names))):
+                host.disk.unreadable(Family.RECORDS, name)
+            self.atlas.on_damage(host.number)
+        return bool(names)
+
+    def _records_to_damage(self, host: Host) -> list[bytes]:
+        """Return the records of a disk; none while it must not be damaged."""
         if not self.atlas.may_damage(host.number):
-            return False
-        pairs = host.disk.image().families[list(Family).index(Family.RECORDS)]
-        if not pairs:
-            return False
-        for name in chance.sample(list(pairs), min(args["count"], len(pairs))):
-            host.disk.unreadable(Family.RECORDS, name)
-        self.atlas.on_damage(host.number)
-        return True
+            return []
+        return list(host.disk.spaces.families[Family.RECORDS])
 
     # ---- clocks ----------------------------------------------------------------------------
 

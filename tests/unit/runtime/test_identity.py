@@ -96,10 +96,10 @@ def test_a_wiped_disk_is_found_out_by_the_first_peer_that_knew_it() -> None:
 def test_a_restored_folder_is_found_out_and_counts_on_from_what_was_known() -> None:
     engine, other = MemoryEngine(), start(MemoryEngine(), 22, name="n2")
     meet(start(engine, 11), other)
-    backup = engine._families[Family.META].copy()
+    backup = engine.spaces.families[Family.META].copy()
     for life in (12, 13, 14):
         meet(start(engine, life), other)
-    engine._families[Family.META] = backup
+    engine.spaces.families[Family.META] = backup
     restored = start(engine, 15)
     meet(restored, other)
     assert not is_proven(restored)
@@ -170,7 +170,7 @@ def test_a_refused_life_that_cannot_give_its_number_back_says_so() -> None:
 def test_a_start_number_that_cannot_be_read_is_no_first_start() -> None:
     engine = MemoryEngine()
     start(engine)
-    engine.faults.unreadable.add((Family.META, b"start"))
+    engine.spaces.unreadable[Family.META, b"start"] = "Corruption: injected"
     with pytest.raises(StorageDamaged, match="start number"):
         start(engine, 12)
 

@@ -47,7 +47,7 @@ def _cluster_id(tmp_path: Path) -> str:
 def test_a_topology_that_cannot_be_read_is_not_the_one_of_birth() -> None:
     engine = MemoryEngine()
     assert _known_topology(engine, topology()) == topology()
-    engine.faults.unreadable.add((Family.META, b"topology"))
+    engine.spaces.unreadable[Family.META, b"topology"] = "Corruption: injected"
     with pytest.raises(StorageDamaged, match="the topology cannot be read"):
         _known_topology(engine, topology())
 

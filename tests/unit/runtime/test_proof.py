@@ -95,7 +95,7 @@ def test_all_slices_of_a_family_are_walked(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("kvnode.runtime.proof._SCAN", 3)
     engine = MemoryEngine()
     pairs = {(b"%02d" % number, b"v") for number in range(9)}
-    engine._families[Family.FLOORS].update(pairs)
+    engine.spaces.families[Family.FLOORS].update(pairs)
     assert set(scan_all(engine, Family.FLOORS)) == pairs
 
 

@@ -300,7 +300,7 @@ def test_after_closing_no_turn_runs() -> None:
 def test_a_record_that_cannot_be_read_is_no_absence_and_ends_the_node() -> None:
     async def test() -> None:
         driven = Driven(alone())
-        driven.engine.faults.unreadable.add((Family.RECORDS, KEY))
+        driven.engine.spaces.unreadable[Family.RECORDS, KEY] = "Corruption: injected"
         driven.pump.submit(read())
         await turns()
         failure = driven.post.to_clients[0][1]

@@ -6,13 +6,7 @@ import pytest
 
 from kvnode.core.batch import Family
 from kvnode.storage.memory import MemoryEngine
-from kvnode.storage.port import (
-    ReadFailure,
-    StorageDamaged,
-    StorageFenced,
-    StorageFull,
-    StorageStalled,
-)
+from kvnode.storage.port import StorageFenced, StorageFull, StorageStalled
 from tests.support.stores import put
 
 
@@ -25,24 +19,6 @@ def test_a_crash_keeps_a_prefix_of_the_unflushed_writes(keep: int) -> None:
     found = engine.multi_get(Family.RECORDS, [b"0", b"1", b"2", b"same"])
     same = b"%d" % (keep - 1) if keep else None
     assert found == [*([b"v"] * keep), *([None] * (3 - keep)), same]
-
-
-def test_an_unreadable_key_is_a_failure_alone_and_in_a_scan() -> None:
-    engine = MemoryEngine()
-    put(engine, (b"a", b"1"), (b"b", b"2"), (b"c", b"3"))
-    engine.faults.unreadable.add((Family.RECORDS, b"b"))
-    assert engine.multi_get(Family.RECORDS, [b"a", b"b"]) == [b"1", ReadFailure("injected")]
-    assert engine.multi_get(Family.META, [b"b"]) == [None]
-    with pytest.raises(StorageDamaged):
-        engine.scan(Family.RECORDS, b"", None, 9)
-    assert engine.scan(Family.RECORDS, b"c", None, 9) == [(b"c", b"3")]
-
-
-def test_writing_an_unreadable_key_makes_it_readable() -> None:
-    engine = MemoryEngine()
-    engine.faults.unreadable.add((Family.RECORDS, b"b"))
-    put(engine, (b"b", b"new"))
-    assert engine.multi_get(Family.RECORDS, [b"b"]) == [b"new"]
 
 
 def test_a_refused_write_leaves_no_trace() -> None:
