@@ -108,6 +108,11 @@ class Driver:
         return self._frozen is not None
 
     @property
+    def is_stalled(self) -> bool:
+        """Whether a turn that was decided waits for room: the store is behind the node's memory."""
+        return self._stalled is not None
+
+    @property
     def _is_member(self) -> bool:
         """Whether it lives where its identity belongs: the watch follows no copies."""
         return self.slot == self.number

@@ -20,6 +20,12 @@ from tests.sim.plan import ClientPlan, Operation, Plan
 
 _SECOND_US = 1_000_000
 _FIRST_US = 10_000
+_SAFETY_S = (2, 2, 3, 3, 5, 5, 8, 10, 15, 30)
+"""Most plans are short: many of them find more than a few long ones, in the same time."""
+_MOST = 600
+"""Operations while faults act."""
+_LATE_RATE = 5
+"""Operations a second in the liveness phase."""
 _QUORUMS = {
     (3, 2, 2): 60, (3, 1, 3): 5, (3, 3, 2): 5, (3, 1, 2): 6, (3, 2, 3): 4, (2, 1, 2): 6,
     (2, 2, 2): 4, (4, 2, 3): 5, (4, 3, 2): 5,
@@ -71,7 +77,7 @@ def generate(seed: int, *, nodes: int | None = None, is_unsafe: bool = False) ->
     chance = random.Random(f"{seed} plan")
     nodes_drawn = chance.choice((3, 4, 5, 5, 5, 5, 6, 7))
     nodes = nodes or nodes_drawn
-    safety_us = chance.choice((5, 10, 15, 20, 30, 60)) * _SECOND_US
+    safety_us = chance.choice(_SAFETY_S) * _SECOND_US
     liveness_us = chance.choice((0, 8, 12)) * _SECOND_US
     limits, others = _knobs(seed)
     faults = mishaps.draw(seed, nodes=nodes, safety_us=safety_us)
@@ -89,10 +95,10 @@ def generate(seed: int, *, nodes: int | None = None, is_unsafe: bool = False) ->
         hurries=chance.choice((0.0, 0.1, 0.5)),
     )
     rate = chance.choice((5, 20, 20, 20, 50))
-    count = rate * safety_us // _SECOND_US
+    count = min(_MOST, rate * safety_us // _SECOND_US)
     end_us = safety_us + liveness_us
     later = replace(setting, begin_us=safety_us, end_us=end_us, instants=(), hurries=0.0)
-    late_count = 10 * liveness_us // _SECOND_US
+    late_count = _LATE_RATE * liveness_us // _SECOND_US
     core, is_cut = _core(seed, nodes)
     return Plan(
         seed=seed,

@@ -162,7 +162,7 @@ def _check_floors(cluster: Cluster, key: StorageKey) -> None:
         alive.update((version.dot, version.write_id) for version in state.versions)
     for node, state in states.items():
         host = cluster.hosts[node]
-        if host.life is None:
+        if host.life is None or host.is_stalled:
             continue
         floors = host.life.replica.floors
         partition = host.life.replica.trees.partition_of(key)

@@ -48,7 +48,8 @@ if TYPE_CHECKING:
     from tests.sim.cluster import Cluster
 
 _BRINGS = (WriteKind.WRITE, WriteKind.HANDOFF)
-_PASSING = 32
+_PASSING = 64
+"""Versions of one key at one node that may explain what happens to others."""
 _OFFERED = 512
 """Writes of one key at one node that may yet be stored."""
 
@@ -127,10 +128,11 @@ class Steps:
         """Of several states that a record had in one turn, messages tell and its store does not."""
         passing = self._passing.setdefault((source, key), deque(maxlen=_PASSING))
         passing.extend(version for version in versions if version not in passing)
+        came = self._came.get((source, key), ())
         for version in passing:
             if version in held.versions or not covers(held.context, version.dot):
                 continue
-            for other in (*held.versions, *passing):
+            for other in (*held.versions, *passing, *came):
                 if other.write_id != version.write_id and self._supersedes(other, version):
                     self._fates.note_gone(version.write_id, other.write_id)
 
