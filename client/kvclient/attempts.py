@@ -29,6 +29,7 @@ from kvclient.retry import (
     comes_too_late,
     error_now,
     is_in_doubt,
+    overloaded,
 )
 from kvclient.routing import Router
 
@@ -68,8 +69,7 @@ class Attempts:
         if comes_too_late(operation, now, self._bounds):
             return
         if (lane := self._router.choose(operation, now)) is None:
-            # Nobody is there: as often as connections are tried, not as refusals are retried.
-            self._begin_later(operation, self._bounds.reconnect_first_ms / 2000, now)
+            self._begin_later(operation, self._bounds.nobody_ms / 1000, now)
         else:
             self._send(operation, lane, now)
 
@@ -125,27 +125,31 @@ class Attempts:
             operation.others = without(operation.others, earlier)
             return None  # so is an earlier one
         nodes = len(self._router.order(operation.partition))
-        error = error_now(operation, refusal, nodes=nodes, budget=self.budget, now=now)
-        if error is None:
-            self._metrics.retries += 1
-            self._begin_later(operation, self._pause_s(operation, refusal), now)
-        return error
+        if (error := error_now(operation, refusal, nodes=nodes, now=now)) is not None:
+            return error
+        pause_s = self._pause_s(operation, refusal)
+        if pause_s is None:
+            return overloaded(operation, refusal)
+        self._metrics.retries += 1
+        self._begin_later(operation, pause_s, now)
+        return None
 
-    def _pause_s(self, operation: Operation, refusal: Refusal) -> float:
-        """How long to wait besides the backoff; past the budget all slow down, and none fails.
+    def _pause_s(self, operation: Operation, refusal: Refusal) -> float | None:
+        """Return how long to wait besides the backoff; None: not worth another attempt.
 
-        After one who cannot reach enough owners the next is asked for nothing: that is no sign of
-        load, and while a network is in halves it is the only way.
+        Past the budget all slow down and none fails, but for what nodes are too busy to begin.
         """
         asked_s = refusal.retry_after_ms / 1000
-        if refusal.code is Code.UNAVAILABLE and self._router.has_another(operation):
+        if refusal.code is Code.UNAVAILABLE:
+            # No sign of load: while a network is in halves, to ask the next node is the only way.
+            is_free, rounds = self._router.has_another(operation), 1
+        else:
+            is_free, rounds = False, min(operation.attempts, 5)
+        if is_free or self.budget.spend():
             return asked_s
-        is_paid = refusal.code is Code.OVERLOADED and not is_in_doubt(operation)
-        if is_paid or self.budget.spend():
-            return asked_s
+        if refusal.code is Code.OVERLOADED and not is_in_doubt(operation):
+            return None
         self.budget.owe()
-        # Whom it asked for nothing does not make it wait longer.
-        rounds = 1 if refusal.code is Code.UNAVAILABLE else min(operation.attempts, 5)
         return max(asked_s, self._bounds.retry_scarce_ms / 1000 * rounds)
 
     def on_broken(self, lane: Lane, reason: str, now: float) -> None:

@@ -68,6 +68,9 @@ class Bounds:
     reconnect_first_ms: float = 50.0
     reconnect_most_ms: float = 200.0
     """Reconnects back off from the first to the second."""
+    nobody_ms: float = 25.0
+    """While no node can be asked, each operation looks so often for one. Higher: less work in an
+    outage, later answers after it."""
     retry_first_ms: float = 5.0
     retry_most_ms: float = 200.0
     """Retries wait a random time below the first, doubled each time up to the second."""
@@ -91,6 +94,9 @@ class Bounds:
     """Nothing is asked twice before so long, whatever is usual."""
     hedge_rest_ms: float = 1_000.0
     """Nor for so long after a node was overloaded."""
+    skew_ms: float = 60_000.0
+    """What nodes allow a stamp to be ahead of their clocks (their `max_skew_ms`, as it usually is):
+    a time that is further from what two others tell is not believed."""
     seed_stagger_ms: float = 50.0
     """A seed that does not answer for so long gets company from the next."""
     session_keys: int = 10_000

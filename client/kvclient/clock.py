@@ -2,7 +2,7 @@
 
 Decides what a write is stamped with. Laws: two ticks are never equal and never go back, and a tick
 is above everything observed, but where two nodes or more contradict a single one by more than
-`FAR_MS`: its clock is wrong, and the others would refuse what is stamped by it. Between
+`skew_ms`: its clock is wrong, and the others would refuse what is stamped by it. Between
 observations time passes as the monotonic clock says.
 Tests: tests/unit/client/test_clock.py.
 Source: Kulkarni et al., "Logical Physical Clocks" (2014); design, section 2.2.
@@ -11,9 +11,9 @@ Left out: refusing a cluster whose clock runs away; nodes do that (`max_skew`).
 
 from __future__ import annotations
 
+from kvclient.bounds import BOUNDS, Bounds
+
 LOGICAL_BITS = 16
-FAR_MS = 60_000
-"""What nodes allow a stamp to be ahead of their clocks (their `max_skew`, as it usually is)."""
 
 
 def hlc_of_ms(ms: int) -> int:
@@ -33,9 +33,10 @@ class HybridClock:
     bits that count within one.
     """
 
-    __slots__ = ("_anchor", "_anchor_at", "_last", "_told")
+    __slots__ = ("_anchor", "_anchor_at", "_far_ms", "_last", "_told")
 
-    def __init__(self) -> None:
+    def __init__(self, bounds: Bounds = BOUNDS) -> None:
+        self._far_ms = bounds.skew_ms
         self._anchor = 0
         self._anchor_at = 0.0
         self._last = 0
@@ -59,10 +60,12 @@ class HybridClock:
         if node:
             self._told[node] = ms_of_hlc(hlc) - int(now * 1000)
         if hlc > expected:
-            if ms_of_hlc(hlc - expected) > FAR_MS and self._contradicting(hlc, now):
+            if ms_of_hlc(hlc - expected) > self._far_ms and self._contradicting(hlc, now):
                 return
             self._anchor, self._anchor_at = hlc, now
-        elif ms_of_hlc(expected - hlc) > FAR_MS and (others := self._contradicting(expected, now)):
+        elif ms_of_hlc(expected - hlc) > self._far_ms and (
+            others := self._contradicting(expected, now)
+        ):
             self._anchor, self._anchor_at = hlc_of_ms(max(others) + int(now * 1000)), now
             self._last = self._anchor
         if hlc > self._last:
@@ -72,7 +75,7 @@ class HybridClock:
         """Return what the nodes tell that say a time is wrong, if they are two or more against one
         at most."""
         ahead_ms = ms_of_hlc(hlc) - int(now * 1000)
-        others = [told for told in self._told.values() if told < ahead_ms - FAR_MS]
+        others = [told for told in self._told.values() if told < ahead_ms - self._far_ms]
         agreeing = len(self._told) - len(others)
         return others if len(others) > 1 and agreeing <= 1 else []
 

@@ -54,7 +54,7 @@ class Engine:
         bounds: Bounds = BOUNDS,
     ) -> None:
         self.session = session
-        self.clock = HybridClock()
+        self.clock = HybridClock(bounds)
         self.router = Router(bounds)
         self.metrics = Metrics()
         self.pending: dict[int, Operation] = {}

@@ -1,11 +1,10 @@
 """What a refusal leads to: another attempt, and when, or an error, and which.
 
 Decides for one operation; pure. Laws: a write is `not applied` only if no attempt can have had an
-effect; no attempt begins after the deadline; retries after `Overloaded` stay within a share of all
-work.
+effect; no attempt begins after the deadline.
 Tests: tests/unit/client/test_retry.py.
 Source: design, sections 2.3 and 6; Brooker, "Exponential Backoff And Jitter" (2015).
-Left out: which node is asked next (`routing`).
+Left out: which node is asked next (`routing`), and whether the budget allows it (`attempts`).
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from random import Random
 
 from kvclient import errors
 from kvclient.bounds import Bounds
-from kvclient.budget import Budget
 from kvclient.errors import KVError, Reply
 from kvclient.operation import Operation
 
@@ -79,9 +77,7 @@ def is_in_doubt(operation: Operation) -> bool:
     return operation.may_have_applied or (operation.is_put and bool(operation.others))
 
 
-def error_now(
-    operation: Operation, refusal: Refusal, *, nodes: int, budget: Budget, now: float
-) -> KVError | None:
+def error_now(operation: Operation, refusal: Refusal, *, nodes: int, now: float) -> KVError | None:
     """Return the error if a refusal is the last word, None if another attempt makes sense.
 
     `nodes` is how many could be asked.
@@ -95,11 +91,16 @@ def error_now(
         return None
     if (elsewhere := ELSEWHERE.get(refusal.code)) is not None and operation.attempts >= nodes:
         return elsewhere(refusal.message, replies=operation.replies)
-    if refusal.code is Code.OVERLOADED:
-        after = refusal.retry_after_ms / 1000
-        if now + after >= operation.deadline or not budget.spend():
-            return errors.Overloaded(refusal.message, retry_after=after, replies=operation.replies)
+    is_overload = refusal.code is Code.OVERLOADED
+    if is_overload and now + refusal.retry_after_ms / 1000 >= operation.deadline:
+        return overloaded(operation, refusal)
     return None
+
+
+def overloaded(operation: Operation, refusal: Refusal) -> KVError:
+    """Return the error that says when to come again."""
+    after = refusal.retry_after_ms / 1000
+    return errors.Overloaded(refusal.message, retry_after=after, replies=operation.replies)
 
 
 def comes_too_late(operation: Operation, now: float, bounds: Bounds) -> bool:
@@ -137,6 +138,5 @@ def _known(operation: Operation, refusal: Refusal | None) -> KVError:
     if (known := ELSEWHERE.get(refusal.code)) is not None:
         return known(refusal.message, replies=operation.replies)
     if refusal.code is Code.OVERLOADED:
-        after = refusal.retry_after_ms / 1000
-        return errors.Overloaded(refusal.message, retry_after=after, replies=operation.replies)
+        return overloaded(operation, refusal)
     return errors.Unavailable(refusal.message, replies=operation.replies)

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum, auto
 
-from kvnode.core.bounds import Limits
+from kvnode.core.bounds import SILENT_READ_MS, Limits
 from kvnode.core.heard import Heard, asking_floors
 from kvnode.core.messages import (
     ClientGet,
@@ -42,11 +42,6 @@ from kvnode.core.topology import Resolve
 UNREADABLE = ("abstained", "damaged")
 """How the answers of owners begin that cannot read what they hold."""
 _SESSION_UNMET = "no owner that can be reached has all that this session has seen"
-
-
-LATE_US = 100_000
-"""How long only silent nodes are waited for, when nobody else is left to ask. They are given up
-after a second; by then a client could have asked another coordinator, which may reach others."""
 
 
 class Phase(Enum):
@@ -342,7 +337,7 @@ class ReadOp:
     def _is_too_late(self, now: Instant) -> bool:
         """Say whether the late have had their last chance, which begins when it is first asked."""
         if not self._late_until_us:
-            self._late_until_us = Instant(now + LATE_US)
+            self._late_until_us = Instant(now + 1_000 * SILENT_READ_MS)
         return now >= self._late_until_us
 
     def _hedge(self, now: Instant, fx: ReadEffects) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from kvclient.bounds import Bounds
 from kvclient.errors import Overloaded, Uncertain
 from kvclient.hedging import SAMPLES_LEAST
@@ -33,6 +35,34 @@ def refuse(bench: Bench, lane: Lane, operation: Operation, code: Code, after_ms:
     bench.engine._check()
 
 
+def refuse_many(bench: Bench, count: int, code: Code, after_ms: int = 0) -> list[Operation]:
+    """Begin gets at the first node, which refuses them all."""
+    operations = [bench.get(b"k%d" % number) for number in range(count)]
+    first = bench.lanes[0]
+    first.take()
+    for operation in operations:
+        refuse(bench, first, operation, code, after_ms)
+    return operations
+
+
+def hedged(bench: Bench, operation: Operation) -> tuple[Lane, Lane]:
+    """Have both the first and the second node owe an answer to an operation."""
+    first, second = bench.lanes[:2]
+    first.take()
+    bench.advance(LATE_S * 2, heard=(first,))
+    assert second.take() == [operation]
+    return first, second
+
+
+def silent(bench: Bench) -> Lane:
+    """Have the first node take what is queued, and say nothing until it is given up."""
+    first = bench.lanes[0]
+    first.take()
+    bench.advance(0.22)
+    assert first.state is LaneState.SUSPECTED
+    return first
+
+
 def left(bench: Bench) -> list[str]:
     """The nodes that have the next frame, in order; what is queued leaves."""
     return [lane.node for lane in bench.lanes for _ in lane.take()]
@@ -57,10 +87,7 @@ def test_what_is_later_than_usual_is_asked_elsewhere_too_with_the_same_write_id(
 def test_a_late_answer_of_the_first_node_counts_if_it_comes_first() -> None:
     bench = warmed()
     operation = bench.put()
-    first, second = bench.lanes[:2]
-    first.take()
-    bench.advance(LATE_S * 2, heard=(first,))
-    second.take()
+    first, second = hedged(bench, operation)
     bench.acknowledge(first, operation)
     assert operation.is_done
     assert operation.error is None
@@ -70,10 +97,7 @@ def test_a_late_answer_of_the_first_node_counts_if_it_comes_first() -> None:
 def test_a_hedge_that_is_refused_leaves_the_first_attempt_to_be_answered() -> None:
     bench = warmed()
     operation = bench.put()
-    first, second = bench.lanes[:2]
-    first.take()
-    bench.advance(LATE_S * 2, heard=(first,))
-    second.take()
+    first, second = hedged(bench, operation)
     refuse(bench, second, operation, Code.OVERLOADED)
     assert not operation.is_done
     assert operation.lane is first
@@ -95,10 +119,7 @@ def test_hedges_stay_within_their_share() -> None:
 
 def test_an_operation_is_hedged_once() -> None:
     bench = warmed()
-    bench.get()
-    bench.lanes[0].take()
-    bench.advance(LATE_S * 2, heard=tuple(bench.lanes))
-    bench.lanes[1].take()
+    hedged(bench, bench.get())
     bench.advance(0.15, heard=tuple(bench.lanes))
     assert bench.engine.metrics.hedges == 1
 
@@ -129,10 +150,7 @@ def test_frames_that_were_answered_are_not_remembered() -> None:
 def test_all_that_a_silent_node_owes_is_asked_elsewhere_at_once_outside_every_budget() -> None:
     bench = warmed(hedge_share=0.0, hedge_burst=0.0, retry_share=0.0, retry_burst=0.0)
     operations = [bench.put(b"k%d" % number) for number in range(50)]
-    first = bench.lanes[0]
-    first.take()
-    bench.advance(0.22)
-    assert first.state is LaneState.SUSPECTED
+    first = silent(bench)
     assert len(bench.lanes[1].outbox) == 50
     for operation in operations:
         bench.acknowledge(first, operation)
@@ -143,9 +161,7 @@ def test_all_that_a_silent_node_owes_is_asked_elsewhere_at_once_outside_every_bu
 def test_a_silent_node_is_avoided_until_it_is_heard() -> None:
     bench = warmed()
     bench.get()
-    first = bench.lanes[0]
-    first.take()
-    bench.advance(0.22)
+    first = silent(bench)
     assert bench.get(b"other").lane is bench.lanes[1]
     bench.engine.on_frame(first, 0, bench.now)
     assert bench.get(b"third").lane is first
@@ -154,10 +170,7 @@ def test_a_silent_node_is_avoided_until_it_is_heard() -> None:
 def test_when_the_hedged_node_falls_silent_the_other_attempt_stands() -> None:
     bench = warmed()
     operation = bench.get()
-    first, second = bench.lanes[:2]
-    first.take()
-    bench.advance(LATE_S * 2, heard=(first,))
-    second.take()
+    first, second = hedged(bench, operation)
     bench.advance(0.25, heard=(first,))
     assert second.state is LaneState.SUSPECTED
     assert operation.lane is first
@@ -184,10 +197,7 @@ def test_a_silent_nodes_work_waits_for_the_next_node_that_can_be_reached() -> No
 def test_a_put_that_a_silent_node_holds_is_never_called_not_applied() -> None:
     bench = warmed(retry_share=0.0, retry_burst=0.0)
     operation = bench.put(timeout_s=1.0)
-    first = bench.lanes[0]
-    first.take()
-    bench.advance(0.22)
-    assert first.state is LaneState.SUSPECTED
+    silent(bench)
     while not operation.is_done:
         for lane in bench.lanes[1:]:
             for taken in lane.take():
@@ -201,8 +211,7 @@ def test_a_put_redone_while_it_waits_for_another_try_is_sent_once() -> None:
     first, second, third = bench.lanes
     second.state = third.state = LaneState.DOWN
     operation = bench.put()
-    first.take()
-    bench.advance(0.22)
+    silent(bench)
     assert operation.lane is None, "it waits for a node that can be reached"
     bench.engine.on_frame(first, 0, bench.now)
     bench.acknowledge(first, operation, newer=operation.timestamp + 1)
@@ -212,16 +221,35 @@ def test_a_put_redone_while_it_waits_for_another_try_is_sent_once() -> None:
     assert left(bench) == []
 
 
+@pytest.mark.parametrize("nobody_ms", [10.0, 100.0])
+def test_while_no_node_is_there_an_operation_looks_for_one_as_often_as_its_bound_says(
+    monkeypatch: pytest.MonkeyPatch, nobody_ms: float
+) -> None:
+    bench = warmed(nobody_ms=nobody_ms)
+    for lane in bench.lanes:
+        lane.state = LaneState.DOWN
+    looks, choose = [], bench.engine.router.choose
+
+    def looking(operation: Operation, now: float) -> Lane | None:
+        looks.append(now)
+        return choose(operation, now)
+
+    monkeypatch.setattr(bench.engine.router, "choose", looking)
+    operation = bench.get(timeout_s=10.0)
+    bench.advance(3.0)
+    least, first, most = nobody_ms, bench.bounds.retry_first_ms, 1.5 * nobody_ms
+    assert 3_000 / (most + first) - 1 <= len(looks) <= 3_000 / least + 1
+    bench.engine.on_connected(bench.lanes[0], bench.now)
+    bench.advance((most + first) / 1_000)
+    assert bench.lanes[0].take() == [operation]
+
+
 # ---- refusals -----------------------------------------------------------------------------------
 
 
 def test_a_retry_waits_at_least_as_long_as_the_node_asked_for_and_not_all_alike() -> None:
     bench = warmed(hedge_share=0.0, hedge_burst=0.0)
-    operations = [bench.get(b"k%d" % number) for number in range(20)]
-    first = bench.lanes[0]
-    first.take()
-    for operation in operations:
-        refuse(bench, first, operation, Code.OVERLOADED, 100)
+    refuse_many(bench, 20, Code.OVERLOADED, 100)
     bench.advance(0.099, heard=tuple(bench.lanes))
     assert left(bench) == []
     times = set()
@@ -234,11 +262,7 @@ def test_a_retry_waits_at_least_as_long_as_the_node_asked_for_and_not_all_alike(
 
 def test_retries_after_overload_stay_within_a_tenth_and_the_rest_is_told_at_once() -> None:
     bench = warmed(retry_share=0.1, retry_burst=5.0)
-    operations = [bench.put(b"k%d" % number) for number in range(100)]
-    first = bench.lanes[0]
-    first.take()
-    for operation in operations:
-        refuse(bench, first, operation, Code.OVERLOADED, 40)
+    operations = refuse_many(bench, 100, Code.OVERLOADED, 40)
     failed = [operation for operation in operations if operation.is_done]
     assert len(failed) == 95
     assert all(isinstance(operation.error, Overloaded) for operation in failed)
@@ -261,11 +285,7 @@ def test_who_was_not_asked_yet_costs_no_budget_when_another_cannot_reach_enough(
 
 def test_past_the_budget_other_retries_slow_down_and_none_fails_for_it() -> None:
     bench = warmed(retry_share=0.0, retry_burst=1.0, retry_scarce_ms=400.0, hedge_burst=0.0)
-    operations = [bench.get(b"k%d" % number) for number in range(10)]
-    first = bench.lanes[0]
-    first.take()
-    for operation in operations:
-        refuse(bench, first, operation, Code.TIMEOUT)
+    operations = refuse_many(bench, 10, Code.TIMEOUT)
     bench.advance(0.39, heard=tuple(bench.lanes))
     assert len(left(bench)) == 1
     bench.advance(0.3, heard=tuple(bench.lanes))

@@ -8,7 +8,6 @@ import pytest
 
 from kvclient import errors
 from kvclient.bounds import Bounds
-from kvclient.budget import Budget
 from kvclient.operation import Operation
 from kvclient.retry import Code, Refusal, backoff_s, error_at_deadline, error_now
 
@@ -19,12 +18,9 @@ def put() -> Operation:
     return operation
 
 
-def verdict(
-    operation: Operation, code: Code, *, budget: Budget | None = None, retry_after_ms: int = 0
-) -> errors.KVError | None:
+def verdict(operation: Operation, code: Code, retry_after_ms: int = 0) -> errors.KVError | None:
     refusal = Refusal(code, "why", retry_after_ms=retry_after_ms)
-    budget = budget or Budget(0.1, 100)
-    return error_now(operation, refusal, nodes=3, budget=budget, now=0.0)
+    return error_now(operation, refusal, nodes=3, now=0.0)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +41,14 @@ def test_what_every_node_would_say_is_said_at_once(code: Code, error: type[error
 
 @pytest.mark.parametrize(
     "code",
-    [Code.UNAVAILABLE, Code.UNCERTAIN, Code.TIMEOUT, Code.INTERNAL, Code.STALE_EPOCH],
+    [
+        Code.UNAVAILABLE,
+        Code.UNCERTAIN,
+        Code.TIMEOUT,
+        Code.OVERLOADED,
+        Code.INTERNAL,
+        Code.STALE_EPOCH,
+    ],
 )
 def test_what_another_node_may_do_better_is_tried_again(code: Code) -> None:
     assert verdict(put(), code) is None
@@ -66,17 +69,8 @@ def test_after_an_uncertain_attempt_no_refusal_is_not_applied() -> None:
     assert verdict(operation, Code.OVERLOADED) is None
 
 
-def test_retries_after_overload_stay_within_their_share() -> None:
-    budget = Budget(0.1, 2.0)
-    outcomes = [verdict(put(), Code.OVERLOADED, budget=budget) for _ in range(3)]
-    assert [type(outcome) for outcome in outcomes] == [type(None), type(None), errors.Overloaded]
-    for _ in range(11):
-        budget.earn()
-    assert verdict(put(), Code.OVERLOADED, budget=budget) is None
-
-
 def test_overload_past_the_deadline_is_said_at_once_with_the_time_to_wait() -> None:
-    found = verdict(put(), Code.OVERLOADED, retry_after_ms=20_000)
+    found = verdict(put(), Code.OVERLOADED, 20_000)
     assert isinstance(found, errors.Overloaded)
     assert found.retry_after == 20.0
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from kvnode.core.bounds import CONTEXT_ENTRIES_MAX, SIBLINGS_MAX, Limits
+from kvnode.core.bounds import CONTEXT_ENTRIES_MAX, SIBLINGS_MAX, SILENT_READ_MS, Limits
 from kvnode.core.context import open_watermark
 from kvnode.core.messages import (
     ErrorCode,
@@ -23,7 +23,7 @@ from kvnode.core.messages import (
     ReplicaWriteReply,
     Status,
 )
-from kvnode.core.read import LATE_US, Phase, ReadOp
+from kvnode.core.read import Phase, ReadOp
 from kvnode.core.read_port import ReadEffects
 from kvnode.core.record import Encoded, decode, encode
 from kvnode.core.resolve import Confidence, Decision
@@ -953,9 +953,9 @@ def test_when_only_the_silent_are_left_the_read_ends_soon_for_others_may_reach_m
     read.hear(1, OLD)
     for node in (2, 3):
         read.fall_silent(node)
-    read.wake(LATE_US - 1_000)
+    read.wake(1_000 * (SILENT_READ_MS - 1))
     assert read.fx.is_open
-    read.wake(LATE_US + 100_000)
+    read.wake(1_000 * (SILENT_READ_MS + 100))
     (failure,) = read.fx.failures
     assert failure.code is ErrorCode.UNAVAILABLE
     assert "1 of 2 owners answered" in failure.message
