@@ -129,7 +129,7 @@ class ReadOp:
         self._ask(fx, len(self._reachable) if self._waits_for_all else self.request.r)
         widen_us = 1_000 * self._patience.widen_after_ms
         patience_us = widen_us if self._waits_for_all else fx.patience_us(self)
-        self._wait_until(self.started_us + patience_us, fx)
+        self._wait_until(self.started_us + patience_us, self.started_us, fx)
         for node in self.asked[:]:
             if fx.is_suspect(node):
                 self.on_silent(node, self.started_us, fx)
@@ -241,7 +241,7 @@ class ReadOp:
         self.phase = Phase.VOTING
         self._ask_owners(fx)
         if self.silent():
-            self._wait_until(now + self._patience.conflict_wait_ms * 1_000, fx)
+            self._wait_until(now + self._patience.conflict_wait_ms * 1_000, now, fx)
         else:
             self._decide(now, fx)
 
@@ -282,7 +282,7 @@ class ReadOp:
         self.phase = Phase.MENDING
         for node in stale[:]:
             fx.mend(self, node, state)
-        self._wait_until(now + self._patience.repair_wait_ms * 1_000, fx)
+        self._wait_until(now + self._patience.repair_wait_ms * 1_000, now, fx)
 
     def _answer_if_mended(self, fx: ReadEffects) -> None:
         if self.phase is Phase.MENDING and not self._mending:
@@ -327,7 +327,7 @@ class ReadOp:
             return
         may_do = self.request.r <= self.heard.believed + len(self.silent())
         if may_do and not self._is_too_late(now):
-            self._wait_until(self._late_until_us, fx)
+            self._wait_until(self._late_until_us, now, fx)
             return
         if any(answer.startswith(UNREADABLE) for answer in self.heard.failed.values()):
             self._fail(fx, ErrorCode.CORRUPT_DATA, "too few owners can read what they hold", now)
@@ -345,10 +345,10 @@ class ReadOp:
         fresh = [n for n in self._fresh() if n in self.owners and not fx.is_suspect(n)]
         more = len(fresh) - self._ask(fx, 1) if fresh and fx.pay_for_one_more() else len(fresh)
         widen_us = 1_000 * self._patience.widen_after_ms
-        self._wait_until(now + widen_us if more else self.request.deadline_us, fx)
+        self._wait_until(now + widen_us if more else self.request.deadline_us, now, fx)
 
-    def _wait_until(self, at: int, fx: ReadEffects) -> None:
-        if self._late_until_us and self.phase is Phase.WAITING:
+    def _wait_until(self, at: int, now: Instant, fx: ReadEffects) -> None:
+        if now < self._late_until_us and self.phase is Phase.WAITING:
             at = min(at, self._late_until_us)
         self._phase_ends_us = Instant(min(at, self.request.deadline_us))
         fx.wake(self, self._phase_ends_us)

@@ -41,6 +41,7 @@ from kvnode.storage.port import (
 from tests.sim.disk import Disk
 from tests.sim.links import Links
 from tests.sim.network import Slot
+from tests.sim.story import Broken
 from tests.sim.wire import is_request
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ BIRTH_MS = 1_700_000_000_000
 _NONE: frozenset[bytes] = frozenset()
 _STALL_RETRY_US = 20_000
 _ALARMS = 20
+_WAKES = 20
+"""Turns at one instant that nothing but the timer asks for."""
 
 
 class Driver:
@@ -95,6 +98,8 @@ class Driver:
         self._sync_at: int | None = None
         """When a flush is to begin."""
         self._timer_at: int | None = None
+        self._woken_us = self._wakes = 0
+        """When the timer last led to a turn, and how often before at that instant."""
         self._frozen = None
 
     @property
@@ -363,8 +368,13 @@ class Driver:
         self._timer_at = None
         if self._is_due or self._stalled is not None:
             return  # a turn comes anyway
-        wake_at = self.life.next_wake()
-        if wake_at is not None and wake_at <= self._world.now_us:
-            self._turn()
-        else:
+        now, wake_at = self._world.now_us, self.life.next_wake()
+        if wake_at is None or wake_at > now:
             self._wake()  # what it was set for is over: a turn would do nothing
+            return
+        self._wakes = self._wakes + 1 if self._woken_us == now else 0
+        self._woken_us = now
+        if self._wakes > _WAKES:
+            told = f"seed {self._world.seed}: node {self.number} wakes again and again at {now} us"
+            raise Broken("9-timers-rest", told)
+        self._turn()

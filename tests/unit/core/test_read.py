@@ -961,6 +961,17 @@ def test_when_only_the_silent_are_left_the_read_ends_soon_for_others_may_reach_m
     assert "1 of 2 owners answered" in failure.message
 
 
+def test_a_read_whose_late_owners_did_answer_asks_for_no_instant_that_is_over() -> None:
+    read = Reading(seen=context("z1"))
+    for node in (1, 2, 3):
+        read.fall_silent(node)
+    read.hear(1, OLD)
+    read.hear(2, OLD)
+    read.wake(1_000 * (SILENT_READ_MS + 100))
+    assert read.fx.is_open
+    assert read.fx.wakes[-1] > 1_000 * (SILENT_READ_MS + 100)
+
+
 def test_suspects_are_asked_around_at_once() -> None:
     assert Reading(suspects=(1,), stand_ins=(4,)).fx.asked == [1, 2, 3]
     assert Reading(suspects=(1, 2), stand_ins=(4,)).fx.asked == [1, 2, 3, 4]
