@@ -269,7 +269,9 @@ class Handoff:
 
     def _may_walk(self, owner: NodeNumber, wall_ms: int) -> bool:
         """Reachable, or with entries that are too old."""
-        return owner in self._up or self._is_aged(self._hints.ledgers[owner].oldest_ms, wall_ms)
+        # The ledger knows the second alone; by its end all entries of that second are too old.
+        oldest_ms = self._hints.ledgers[owner].oldest_ms + 999
+        return owner in self._up or self._is_aged(oldest_ms, wall_ms)
 
     def _is_aged(self, created_ms: int, wall_ms: int) -> bool:
         return wall_ms - created_ms > self._limits.hint_age_ms

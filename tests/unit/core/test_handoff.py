@@ -499,6 +499,18 @@ def test_an_entry_that_is_too_old_is_asked_about_at_the_other_owners() -> None:
     assert (len(keeper.store), keeper.writes) == (1, [])
 
 
+def test_an_entry_that_is_not_quite_too_old_is_asked_about_as_soon_as_it_is() -> None:
+    keeper = Keeper(up=(1, 3), hint_age_ms=1_000)
+    keeper.wall_ms += 900 - keeper.wall_ms % 1_000
+    keeper.keep()
+    keeper.wall_ms += 600  # in the next second but one, by the ledger
+    keeper.wait(2 * SECOND_US)
+    assert keeper.reads == []
+    keeper.wall_ms += 1_000
+    keeper.wait(2 * SECOND_US)
+    assert [node for node, _ in keeper.reads] == [1, 3]
+
+
 def test_an_entry_is_given_up_once_w_owners_cover_it_and_not_before() -> None:
     keeper = aged()
     request = keeper.reads[0][1].id
