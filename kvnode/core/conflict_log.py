@@ -105,7 +105,7 @@ class ConflictLog:
     def __init__(self, *, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._recent: dict[bytes, None] = {}
-        """Names of the last entries of this life: one that is logged again is no second one."""
+        """Names of the last entries: one that is logged again is no second one."""
         self.open = 0
         """Records here whose survivors differ in value."""
         self.changes = 0
@@ -121,6 +121,7 @@ class ConflictLog:
         for name, value in entries:
             self.entries += 1
             self.bytes += len(name) + len(value)
+            self._remember(name)
 
     def note_open(self, change: int) -> None:
         """A record's survivors have come to differ (1), or differ no more (-1)."""
@@ -137,9 +138,7 @@ class ConflictLog:
             return False
         for name, value in new:
             batch.put(Family.CONFLICT_LOG, name, value)
-            self._recent[name] = None
-        while len(self._recent) > SETTLING_KEYS_MAX:
-            del self._recent[next(iter(self._recent))]
+            self._remember(name)
         self.entries += len(new)
         self.bytes += size
         return True
@@ -154,3 +153,8 @@ class ConflictLog:
         self.entries -= count
         assert self.entries >= 0 and self.bytes >= 0
         return count
+
+    def _remember(self, name: bytes) -> None:
+        self._recent[name] = None
+        if len(self._recent) > SETTLING_KEYS_MAX:
+            del self._recent[next(iter(self._recent))]

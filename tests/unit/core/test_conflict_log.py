@@ -104,6 +104,13 @@ def test_an_entry_that_is_logged_again_is_no_second_one() -> None:
     assert log.entries == len(batch) == 1
 
 
+def test_an_entry_that_a_later_life_logs_again_is_no_second_one() -> None:
+    log, batch = ConflictLog(bytes_max=1 << 20), WriteBatch()
+    log.load(0, [encode_entry(entry())])
+    assert log.add(batch, [entry()])
+    assert (log.entries, len(batch)) == (1, 0)
+
+
 def test_of_logged_entries_a_bounded_number_is_remembered() -> None:
     log = ConflictLog(bytes_max=1 << 30)
     for ms in range(SETTLING_KEYS_MAX + 5):
