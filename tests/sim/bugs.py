@@ -406,7 +406,8 @@ def _two_of_one_slot() -> Sequence[Place]:
     """`ok` is said once w nodes hold a write, though they fill one slot."""
 
     def broken(self: WriteOp) -> PutResult | None:
-        return self._result() if len(self._acked) >= self.request.w else None
+        counted = [n for n in self._acked if not (self._merges and n == self._merging_at)]
+        return self._result() if len(counted) >= self.request.w else None
 
     return [(WriteOp, "_result_if_met", broken)]
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -26,12 +27,15 @@ from tests.sim.cluster import Cluster
 from tests.sim.disk import Image
 from tests.sim.host import Host
 from tests.sim.plan import Fault
+from tests.sim.story import Broken
 
 Pair = tuple[int, int]
 _HELD = "is held by a life"
 """What a node says that finds its name in use."""
 _OPERATOR_US = 2_000_000
 """How often somebody looks for nodes that have died by themselves, and starts them."""
+_COPY_LOOKS = 3
+"""At so many looks in a row a copy may be seen beside its original."""
 
 
 class Faults:
@@ -54,6 +58,8 @@ class Faults:
         self._clocks: dict[str, tuple[NodeNumber, int]] = {}
         self._disks: dict[str, tuple[NodeNumber, str, int]] = {}
         self._images: dict[str, Image] = {}
+        self._beside: Counter[int] = Counter()
+        """For how many looks a copy (by its machine) has been alive beside its original."""
         self._usual = {
             pair: (link.delay_us, link.drops, link.duplicates, link.reorders)
             for pair, link in world.network.links.items()
@@ -214,8 +220,31 @@ class Faults:
     def _look_after(self) -> None:
         """Somebody starts nodes that have died by themselves."""
         self.atlas.look()
+        self._check_copies()
         self._start_dead()
         self._world.later(_OPERATOR_US, self._look_after)
+
+    def _check_copies(self) -> None:
+        """Assert that no copy goes on beside the node that it was made of, if a third one has
+        reached both for some time."""
+        for ghost in self._world.ghosts:
+            beside = self._beside[ghost.slot] + 1 if self._is_beside(ghost) else 0
+            self._beside[ghost.slot] = beside
+            if beside > _COPY_LOOKS:
+                text = f"seed {self._seed}: node {ghost.number} has two lives, on two machines"
+                raise Broken("one-life-an-identity", text)
+
+    def _is_beside(self, ghost: Host) -> bool:
+        hosts, links = self._world.hosts, self._world.network.links
+        here = hosts[ghost.number]
+        if ghost.life is None or here.life is None or here.is_paused:
+            return False
+        others = [each for each in hosts.values() if each is not here]
+        return any(
+            not (links[here.slot, each.slot].is_cut or links[each.slot, here.slot].is_cut)
+            for each in others
+            if each.life is not None and not each.is_paused
+        )
 
     # ---- network ---------------------------------------------------------------------------
 
@@ -362,13 +391,15 @@ class Faults:
         self._start_dead()
 
     def _twin(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> bool:
-        """A copy of a node's folder is started elsewhere: whoever comes later must go."""
+        """A copy of a node's folder is started elsewhere: whoever comes later must go. With `stays`
+        nobody else ends the copy."""
         host = self._world.hosts[args["node"]]
-        if host.life is None or host.is_paused or not self.atlas.may_damage(host.number):
+        if not self.atlas.may_damage(host.number):
             return False
         self.atlas.on_damage(host.number)  # it may be let in, and take what it was sent with it
         ghost = self._world.copy_identity(host.number)
-        self._world.later(max(fault.for_us, 1), lambda: self._end_twin(ghost))
+        if not args.get("stays"):
+            self._world.later(max(fault.for_us, 1), lambda: self._end_twin(ghost))
         return True
 
     def _end_twin(self, ghost: Host) -> None:

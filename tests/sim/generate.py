@@ -26,6 +26,8 @@ _MOST = 600
 """Operations while faults act."""
 _LATE_RATE = 5
 """Operations a second in the liveness phase."""
+_LONG_SHARE = 0.5
+"""Of the plans, in which a setting is unusual that would else be longer than a run."""
 _QUORUMS = {
     (3, 2, 2): 60, (3, 1, 3): 5, (3, 3, 2): 5, (3, 1, 2): 6, (3, 2, 3): 4, (2, 1, 2): 6,
     (2, 2, 2): 4, (4, 2, 3): 5, (4, 3, 2): 5,
@@ -35,8 +37,12 @@ _MIXES: dict[str, dict[str, int]] = {
     "blind": {"put": 6, "get": 5},
     "graves": {"put": 4, "delete": 3, "erase": 2, "edit": 1, "get": 5},
     "mixed": {"put": 6, "put_over": 3, "edit": 1, "delete": 1, "get": 7},
+    "rivals": {"put_over": 6, "get": 3, "edit": 1},
     "set": {"add": 5, "get": 2},
 }
+
+_RESOLVES = {"set": (Resolve.SIBLINGS,), "rivals": (Resolve.MAJORITY, Resolve.NEWEST)}
+"""Sets are merged by clients; of rivals it is to be seen that losers go to the log. Else any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +140,7 @@ def _some(seed: int, choices: dict[str, tuple[float, ...]], share: float) -> dic
     found = {}
     for name, values in choices.items():
         chance = random.Random(f"{seed} knob {name}")
-        if chance.random() < share:
+        if chance.random() < max(share, _LONG_SHARE if name in knobs.LONG else 0.0):
             found[name] = chance.choice(values)
     return found
 
@@ -163,7 +169,7 @@ def _space(chance: random.Random, number: int, nodes: int) -> _Space:
     allowed = {sizes: weight for sizes, weight in _QUORUMS.items() if sizes[0] <= nodes}
     n, r, w = chance.choices(list(allowed), list(allowed.values()))[0]
     kind = chance.choice(list(_MIXES))
-    resolve = Resolve.SIBLINGS if kind == "set" else chance.choice(list(Resolve))
+    resolve = chance.choice(_RESOLVES.get(kind, tuple(Resolve)))
     count = chance.choice((1, 2, 4, 8, 16))
     ttl_share = 0.0 if kind == "set" else chance.choice((0.0, 0.0, 0.0, 0.3))
     ttl_s = None if kind == "set" else chance.choice((None,) * 9 + (3,))

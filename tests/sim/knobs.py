@@ -33,7 +33,7 @@ LIMITS: dict[str, Choices] = {
     "silence_ms": (300, 3_000),
     "failover_ms": (60, 1_000),
     "hint_bytes": (0, 500, 5_000),
-    "hint_age_ms": (1_000, 10_000),
+    "hint_age_ms": (1_000, 3_000),
     "hint_rate": (1, 10, 100_000),
     "hint_window": (1, 4),
     "exchange_interval_ms": (500, 2_000, 30_000),
@@ -41,7 +41,7 @@ LIMITS: dict[str, Choices] = {
     "exchange_keys_per_s": (5, 50),
     "exchange_window": (1, 3),
     "scrub_bytes_per_s": (0, 1_000, 1 << 24),
-    "settle_after_ms": (500, 2_000),
+    "settle_after_ms": (100, 100, 500),
     "settle_keys_per_s": (1, 10),
     "settle_window": (1, 2),
     "conflict_log_bytes": (0, 300, 3_000),
@@ -54,6 +54,7 @@ OTHERS: dict[str, Choices] = {
     "core OWN_WRITES_MAX": (1, 4),
     "core SETTLING_KEYS_MAX": (1, 2),
     "core TREE_RING": (64, 256),
+    "core _LONG_REST_US": (500_000,),
     "core TREE_STEP": (1, 4),
     "core tree_bits": (3, 5, 7),
     "client session_keys": (1, 3),
@@ -69,6 +70,9 @@ OTHERS: dict[str, Choices] = {
     "world delay_us": (100, 10_000, 40_000),
 }
 """`world delay_us`: the longest delay of a message; `core tree_bits`: leaves of a tree, as bits."""
+
+LONG = frozenset({"hint_age_ms", "settle_after_ms", "core _LONG_REST_US"})
+"""What is usually longer than a run lasts, so that what it rules would hardly ever happen."""
 
 _MODULES = ("kvnode.core.", "tests.sim.")
 

@@ -144,6 +144,10 @@ def _one(chance: random.Random, nodes: int) -> dict[str, Any]:
     return {"node": _node(chance, nodes)}
 
 
+def _twin(chance: random.Random, nodes: int) -> dict[str, Any]:
+    return {**_one(chance, nodes), "stays": chance.random() < 0.5}
+
+
 def _slow_disk(chance: random.Random, nodes: int) -> dict[str, Any]:
     return {**_one(chance, nodes), "sync_us": chance.choice((30_000, 300_000, 2_000_000))}
 
@@ -184,7 +188,7 @@ _ARGS: dict[str, Draw] = {
     "pause": _nodes,
     "wipe": _one,
     "restore": _one,
-    "twin": _one,
+    "twin": _twin,
     "epoch": _one,
     "slow_disk": _slow_disk,
     "full": _full,

@@ -11,18 +11,17 @@ Left out: the bugs (tests/sim/bugs.py).
 from __future__ import annotations
 
 import argparse
-import logging
+import itertools
 import random
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from itertools import repeat
 
 from tests.sim.bugs import MUTANTS
 from tests.sim.generate import generate
-from tests.sim.planted import Mutant, planted
+from tests.sim.planted import Mutant, noted, planted
 from tests.sim.run import run
 
 SEEDS = 200
@@ -54,21 +53,38 @@ class Hunt:
 
 def hunt(bug: Mutant, seeds: Sequence[int]) -> Hunt:
     """Plant a mutant, and run one plan after another until an invariant breaks."""
-    began, unsound = time.process_time(), []
+    (found,) = hunt_all([bug], seeds)
+    return found
+
+
+def hunt_all(bugs: Iterable[Mutant], seeds: Sequence[int]) -> Iterator[Hunt]:
+    """Look for several; each is told of as soon as it is found.
+
+    The sound store runs each plan first. A mutant is planted only where it would matter there: in
+    all other plans it would change nothing.
+    """
+    open_ = {bug.name: bug for bug in bugs}
+    took_s = dict.fromkeys(open_, 0.0)
+    unsound: list[int] = []
     for count, seed in enumerate(seeds, start=1):
+        if not open_:
+            return
         plan = generate(seed)
-        with planted(bug):
-            broken = run(plan).violation
-        if broken is None:
-            continue
-        if run(plan).violation is not None:
+        with noted(open_.values()) as matter:
+            sound = run(plan)
+        if sound.violation is not None:
             unsound.append(seed)
             continue
-        took_s = time.process_time() - began
-        name, message = broken.invariant, broken.message
-        return Hunt(bug.name, count, seed, name, message, tuple(unsound), took_s)
-    took_s = time.process_time() - began
-    return Hunt(bug.name, len(seeds), unsound=tuple(unsound), took_s=took_s)
+        for name in [name for name in open_ if name in matter]:
+            with planted(open_[name]):
+                verdict = run(plan)
+            took_s[name] += verdict.cpu_s
+            if (broken := verdict.violation) is not None:
+                del open_[name]
+                told = broken.invariant, broken.message
+                yield Hunt(name, count, seed, *told, tuple(unsound), took_s[name])
+    for name in open_:
+        yield Hunt(name, len(seeds), unsound=tuple(unsound), took_s=took_s[name])
 
 
 def sample(names: Sequence[str], count: int, seed: int) -> list[str]:
@@ -100,21 +116,16 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _hunts(names: Sequence[str], seeds: Sequence[int], *, jobs: int) -> Iterator[Hunt]:
-    look = partial(_hunt_named, seeds=seeds)
     if jobs == 1:
-        yield from map(look, names)
+        yield from hunt_all([MUTANTS[name] for name in names], seeds)
         return
+    parts = [names[first::jobs] for first in range(jobs)]
     with ProcessPoolExecutor(jobs) as pool:
-        yield from pool.map(look, names)
+        yield from itertools.chain.from_iterable(pool.map(_hunt_named, parts, repeat(seeds)))
 
 
-def _hunt_named(name: str, seeds: Sequence[int]) -> Hunt:
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)  # what nodes would tell of their broken selves
-    try:
-        return hunt(MUTANTS[name], seeds)
-    finally:
-        logging.disable(before)
+def _hunt_named(names: Sequence[str], seeds: Sequence[int]) -> list[Hunt]:
+    return list(hunt_all([MUTANTS[name] for name in names], seeds))
 
 
 def _parser() -> argparse.ArgumentParser:

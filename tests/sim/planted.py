@@ -8,9 +8,11 @@ Law: the store is as it was once a planted bug is taken out. Its tests: tests/si
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
+from types import FunctionType
 from typing import Any
 
 Place = tuple[object, str, object]
@@ -60,6 +62,37 @@ def planted(bug: Mutant) -> Iterator[None]:
 
 
 _MISSING = object()
+
+
+@contextmanager
+def noted(bugs: Iterable[Mutant]) -> Iterator[set[str]]:
+    """Have it noted which bugs would matter: those of which a function is called that they replace.
+
+    What is replaced and no function always matters.
+    """
+    called: set[str] = set()
+    places: dict[tuple[int, str], tuple[object, str, set[str]]] = {}
+    for bug in bugs:
+        for owner, name, _ in bug.places():
+            places.setdefault((id(owner), name), (owner, name, set()))[2].add(bug.name)
+    with planted(
+        Mutant("none", "", lambda: [_noting(*place, called) for place in places.values()])
+    ):
+        yield called
+
+
+def _noting(owner: object, name: str, bugs: set[str], called: set[str]) -> Place:
+    original = vars(owner).get(name, _MISSING)
+    if not isinstance(original, FunctionType):
+        called |= bugs
+        return owner, name, getattr(owner, name)
+
+    @wraps(original)
+    def noting(*args: Any, **more: Any) -> Any:
+        called.update(bugs)
+        return original(*args, **more)
+
+    return owner, name, noting
 
 
 def everywhere(original: Callable[..., Any], broken: Callable[..., Any]) -> list[Place]:

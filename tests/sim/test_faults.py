@@ -9,11 +9,14 @@ import pytest
 from kvnode.core.keys import encode_key
 from kvnode.core.topology import Keyspace
 from tests.sim import mishaps
+from tests.sim.bugs import MUTANTS
 from tests.sim.client import Client
 from tests.sim.cluster import Cluster
 from tests.sim.faults import KINDS, Faults
 from tests.sim.history import OK
 from tests.sim.plan import Fault
+from tests.sim.planted import planted
+from tests.sim.story import Broken
 
 NODES = 5
 KEY = b"k"
@@ -105,3 +108,28 @@ def test_a_node_that_died_by_itself_is_started_by_somebody(seed: int) -> None:
     assert cluster.hosts[a].life is None
     cluster.run(3_000_000)
     assert cluster.hosts[a].life is not None
+
+
+def begin_twin(faults: Faults) -> None:
+    args = {"node": 3, "stays": True}
+    assert faults.begin(Fault(id="f0", at_us=0, kind="twin", args=args, for_us=1_000_000))
+
+
+def test_a_copy_that_goes_on_beside_its_original_is_a_violation(seed: int) -> None:
+    with planted(MUTANTS["a copy of a folder is let in"]):
+        cluster, _, faults = world_of(seed)
+        begin_twin(faults)
+        with pytest.raises(Broken) as broken:
+            cluster.run(20_000_000)
+    assert broken.value.invariant == "one-life-an-identity"
+
+
+def test_a_copy_may_go_on_while_nobody_reaches_both(seed: int) -> None:
+    cluster, _, faults = world_of(seed)
+    cluster.hosts[3].stop()
+    args = {"pairs": [[3, 1], [3, 2], [3, 4], [3, 5]]}
+    faults.begin(Fault(id="f1", at_us=0, kind="cut", args=args, for_us=30_000_000))
+    begin_twin(faults)
+    cluster.run(20_000_000)
+    (ghost,) = cluster.ghosts
+    assert None not in (ghost.life, cluster.hosts[3].life)

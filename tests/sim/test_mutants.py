@@ -12,8 +12,10 @@ from kvnode.core import versions
 from kvnode.core.write import WriteOp
 from tests.sim import mutants
 from tests.sim.bugs import MUTANTS
+from tests.sim.generate import generate
 from tests.sim.mutants import SEEDS, Hunt, hunt, sample
-from tests.sim.planted import Mutant, Place, everywhere, planted
+from tests.sim.planted import Mutant, Place, everywhere, noted, planted
+from tests.sim.run import run
 from tests.support.seeds import run_seed
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/testing.md"
@@ -79,6 +81,13 @@ def test_a_function_is_replaced_wherever_it_was_imported() -> None:
     owners = {getattr(owner, "__name__", "") for owner, _, _ in found}
     assert {"kvnode.core.versions", "kvnode.core.replica", "kvnode.core.heard"} <= owners
     assert not any(name.startswith("tests.") for name in owners)
+
+
+def test_a_mutant_of_which_nothing_is_called_is_not_planted() -> None:
+    never, always = MUTANTS["a copy of a folder is let in"], MUTANTS["trees skip tombstones"]
+    with noted([never, always]) as matter:
+        run(generate(1))
+    assert matter == {always.name}
 
 
 HARMLESS = Mutant("harmless", "nothing", lambda: [(WriteOp, "_uncertain", WriteOp._uncertain)])
