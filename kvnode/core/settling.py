@@ -55,6 +55,8 @@ _BUSY_SHARE = 4
 _GAP_US = 20_000
 _REST_US = 60_000_000
 """Between two looks for entries that are too old."""
+_OFF_US = 1_000_000
+"""Between two looks whether this node's clock is right again."""
 _NEVER = Instant(0)
 
 
@@ -227,7 +229,7 @@ class Settling:
                 self._begin(self._queue.popleft())
             self._walk_on()
             self._ask_for_old_entries()
-        self._wakes_at = self._earliest()
+        self._wakes_at = self._earliest() if is_allowed else Instant(now + _OFF_US)
 
     def next_wake(self) -> Instant:
         """Return when `on_time` has something to do."""

@@ -203,6 +203,16 @@ def test_a_node_whose_clock_is_off_settles_and_purges_nothing() -> None:
     assert settlers.seen == []
 
 
+def test_a_node_whose_clock_is_off_is_not_woken_again_and_again() -> None:
+    settlers = Settlers()
+    settlers.hold(BOTH)
+    settlers.run(A_WHILE_US)
+    assert settlers.settler.replica.conflicts.entries == 1
+    settlers.now = type(settlers.now)(settlers.now + 120 * SECOND_US)  # a purge is due
+    settlers.tick(settlers.settler, is_allowed=False)
+    assert settlers.settler.settling.next_wake() >= settlers.now + SECOND_US // 2
+
+
 def test_without_conflicts_they_are_counted_once_a_minute_and_no_more() -> None:
     settlers = Settlers()
     settlers.run(SECOND_US // 2)
