@@ -35,6 +35,7 @@ from kvnode.core.node import Node
 from kvnode.core.topology import Keyspace, Member, NodeId, Topology
 from kvnode.runtime.pump import as_events
 from kvnode.runtime.topology_codec import encode_topology
+from kvnode.storage.port import StorageFenced, StorageFull, StorageStalled
 from tests.sim.checks import Watch
 from tests.sim.front import Front
 from tests.sim.host import BIRTH_MS as BIRTH_MS
@@ -206,11 +207,20 @@ class Cluster:
         return ghost
 
     def follow(self, node: NodeNumber, topology: Topology) -> None:
-        """Have one node hear of a newer topology; the others will hear of it in its frames."""
+        """Have one node hear of a newer topology; the others will hear of it in its frames.
+
+        A node whose disk takes nothing at present does not follow.
+        """
         self.tell("topology", node, topology.epoch)
-        identity = self.hosts[node].identity
-        if identity is not None and topology.epoch > identity.topology.epoch:
-            identity.install(encode_topology(topology))
+        host = self.hosts[node]
+        if host.identity is None or topology.epoch <= host.identity.topology.epoch:
+            return
+        try:
+            host.identity.install(encode_topology(topology))
+        except (StorageStalled, StorageFull):
+            pass
+        except StorageFenced as exc:
+            host.fail(exc)
 
     # ---- clients and the story -------------------------------------------------------------
 

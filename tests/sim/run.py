@@ -15,32 +15,24 @@ import logging
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from kvnode.core.batch import Family
 from kvnode.core.bounds import Limits
 from kvnode.core.keys import encode_key
 from tests.sim import knobs
 from tests.sim.client import Client
 from tests.sim.cluster import Cluster
 from tests.sim.faults import Faults
+from tests.sim.healing import LATEST_US, end_well, told_differences, wait_until
 from tests.sim.history import OK
-from tests.sim.invariants import check_bounds, check_core, check_full, check_phase, differences
+from tests.sim.invariants import check_bounds, check_core, check_phase
 from tests.sim.plan import Fault, Operation, Plan
 from tests.sim.story import Broken
 from tests.sim.workloads import Workloads
 
 _SECOND_US = 1_000_000
-_STEP_US = 200_000
-"""Between two looks whether what is waited for has come."""
-_LATEST_US = 12 * _SECOND_US
-"""After which all that was under way when the faults ended has ended."""
-_WAIT_US = 120 * _SECOND_US
-"""Within which healed nodes hand over their hints, become equal, and reap."""
-_READERS = 90
-"""Numbers of those who read everything in the end."""
 _FRESH = 100
 """Added to the numbers of clients that begin in the liveness phase."""
 
@@ -134,8 +126,6 @@ class Running:
         self.faults = Faults(self.world, self.clients, seed=plan.seed, is_unsafe=plan.is_unsafe)
         self.faults.set_usual_sync(int(plan.knobs.get("world sync_us", 3_000)))
         self._must_serve: list[Operation] = []
-        # With usual bounds: they remember all that they read.
-        self._readers = [Client(self.world, _READERS + number) for number in range(2)]
 
     def go(self) -> None:
         """Go through all phases."""
@@ -192,12 +182,12 @@ class Running:
         ]
         self.faults.leave_only(plan.core, is_cut=plan.core_is_cut)
         world.run(plan.liveness_us)
-        world.run(_LATEST_US)
+        world.run(LATEST_US)
         for item, call in self.workloads.calls:
             if item in self._must_serve and call.outcome != OK:
                 self._fail(item)
         if self.faults.atlas.is_whole:  # else it may take all owners to mend what is damaged
-            self._wait_until(lambda: self._differ(plan.core), "8-core-is-equal")
+            wait_until(world, lambda: told_differences(world, plan.core), "8-core-is-equal")
             check_core(world, plan.core)
 
     def _can_serve(self, item: Operation) -> bool:
@@ -232,10 +222,6 @@ class Running:
         aheads = [fault.args.get("ahead_ms", 0) for fault in self.plan.faults]
         return max(aheads, default=0) > self.world.limits.max_skew_ms // 4
 
-    def _differ(self, nodes: Collection[int]) -> str:
-        """Return what keeps nodes from being equal; empty if nothing does."""
-        return next(differences(self.world, nodes), "")
-
     def _fail(self, item: Operation) -> None:
         world = self.world
         name = encode_key(item.keyspace, item.key.encode())
@@ -246,55 +232,7 @@ class Running:
     # ---- healing ---------------------------------------------------------------------------
 
     def _heal(self) -> None:
-        world = self.world
         self.faults.heal_core()
-        world.run(_LATEST_US)
-        self._wait_until(self._told_hints, "8-nothing-waits")
-        world.watch.healed_us = world.now_us
-        for _ in range(2):  # owners reap each for itself, in their own time
-            self._wait_until(lambda: self._differ(world.hosts), "8-owners-equal")
-            if not self._graves():
-                break
-            world.run(25 * _SECOND_US, until=lambda: not self._graves())
-        self._wait_until(lambda: self._differ(world.hosts), "8-owners-equal")
-        for keyspace, key in sorted({(op.keyspace, op.key) for op in self.plan.operations}):
-            self._mend(keyspace, key.encode())
-        self.workloads.check_sets(self._readers[0])
-        check_full(world)
-
-    def _mend(self, keyspace: str, key: bytes) -> None:
-        """Read a key in full twice: the answers agree, and nothing is left to be mended."""
-        world = self.world
-        name = encode_key(keyspace, key)
-        n = world.keyspace_of(name).n
-        first, second = (
-            reader.get(key, keyspace=keyspace, r=n, explain=True) for reader in self._readers
-        )
-        if first.outcome != OK or second.outcome != OK:
-            world.fail(name, "a healed cluster gives no answer", name="8-healed-serves")
-        if first.value != second.value:
-            told = f"{first.value!r}, then {second.value!r}, with no write between"
-            world.fail(name, f"two full reads differ: {told}", name="7-full-reads-agree")
-        if second.repaired:
-            told = f"{second.repaired} were mended again"
-            world.fail(name, f"a key that was read in full: {told}", name="8-no-repairs-left")
-
-    def _wait_until(self, tell: Callable[[], str], name: str) -> None:
-        """Let time pass until nothing is told any more; it is an invariant that this comes."""
-        world = self.world
-        interval_us = 1_000 * world.limits.exchange_interval_ms
-        end_us = world.now_us + _WAIT_US + 5 * interval_us
-        while told := tell():
-            if world.now_us >= end_us:
-                raise Broken(name, f"seed {self.plan.seed}: for long {told}")
-            world.run(_STEP_US)
-
-    def _told_hints(self) -> str:
-        """Return who keeps hints; empty if nobody does."""
-        lives = {number: host.life for number, host in self.world.hosts.items()}
-        waiting = {n: life.hints.pending for n, life in lives.items() if life is not None}
-        return ", ".join(f"node {n} keeps {count} hints" for n, count in waiting.items() if count)
-
-    def _graves(self) -> bool:
-        hosts = self.world.hosts.values()
-        return any(host.engine.scan(Family.GRAVES, b"", None, 1) for host in hosts)
+        keys = {(item.keyspace, item.key) for item in self.plan.operations}
+        reader = end_well(self.world, [(space, key.encode()) for space, key in sorted(keys)])
+        self.workloads.check_sets(reader)

@@ -1,4 +1,4 @@
-"""Whole clusters: the driver's own laws, random histories, and failures told step by step.
+"""Whole clusters: the driver's own laws, and failures told step by step.
 
 The numbers in comments are rows of the list of what goes wrong in stores of this kind; what needs
 hints or anti-entropy is not here yet.
@@ -28,7 +28,7 @@ from kvnode.core.versions import EMPTY, Record, check
 from tests.sim.checks import FAILED, NOT_APPLIED, OK, UNCERTAIN, cores
 from tests.sim.client import DEADLINE_US, Client
 from tests.sim.cluster import Cluster
-from tests.sim.workload import Trial, chaos
+from tests.sim.healing import end_well
 from tests.support.scale import scaled
 
 KEY = b"k"
@@ -93,40 +93,11 @@ def is_repair(message: PeerMessage) -> bool:
 # --- the driver ---------------------------------------------------------------------------------
 
 
-def test_the_same_seed_gives_the_same_trace_and_another_seed_another(seed: int) -> None:
-    # Invariant 10.
-    digest = chaos(seed, steps=15).cluster.digest()
-    assert chaos(seed, steps=15).cluster.digest() == digest
-    assert chaos(seed + 1, steps=15).cluster.digest() != digest
-
-
 def test_a_violation_tells_the_seed_and_the_keys_story(seed: int) -> None:
     cluster = cluster_of(seed)
     Client(cluster, 0).put(KEY, b"v")
     with pytest.raises(AssertionError, match=rf"(?s)seed {seed}: a claim.*put b'v' plainly.*holds"):
         cluster.fail(NAME, "a claim")
-
-
-def test_every_random_history_ends_well(rng: random.Random) -> None:
-    for _ in range(scaled(10, soak=5_000)):
-        chaos(rng.getrandbits(32))
-
-
-@pytest.mark.parametrize(
-    "keyspace",
-    [
-        SIBLINGS,
-        Keyspace(name="default", sloppy=False, resolve=Resolve.NEWEST),
-        Keyspace(name="default", sloppy=False, n=5, r=3, w=3),
-        Keyspace(name="default", sloppy=False, r=3, w=3),
-    ],
-    ids=["siblings", "newest", "five owners", "all of three"],
-)
-def test_every_random_history_ends_well_in_other_keyspaces(
-    rng: random.Random, keyspace: Keyspace
-) -> None:
-    for _ in range(scaled(4, soak=1_000)):
-        chaos(rng.getrandbits(32), keyspace=keyspace)
 
 
 # --- conflicts and repair -------------------------------------------------------------------------
@@ -347,13 +318,16 @@ def test_other_bytes_under_one_dot_are_overruled_by_those_that_most_owners_hold(
 
 def test_power_lost_everywhere_costs_nothing_that_was_acknowledged(rng: random.Random) -> None:
     # Rows 31 and 34.
-    for _ in range(20):
-        trial = Trial(rng.getrandbits(32))
+    for _ in range(scaled(4, soak=200)):
+        cluster = cluster_of(rng.getrandbits(32))
+        clients = [Client(cluster, number) for number in range(3)]
         for number in range(12):
-            trial.put(number % 3, b"a", wait=number % 4 != 3)
-        for node in trial.cluster.hosts:
-            trial.kill(node)
-        trial.finish()
+            clients[number % 3].put(KEY, b"v%d" % number, wait=number % 4 != 3)
+        for host in cluster.hosts.values():
+            host.kill()
+        for host in cluster.hosts.values():
+            host.start()
+        end_well(cluster, [("default", KEY)])
 
 
 # --- clocks ---------------------------------------------------------------------------------------

