@@ -65,6 +65,7 @@ class Answers:
             return
         if not dots and history.has_successor(write, dots):
             return  # another write of the turn has superseded it before anybody saw it
+        dots += self._fates.replacing.get(write_id[:8], ())  # whoever holds these need not hold it
         slots = [owner for owner in self._cluster.owners(key) if self._has_slot(owner, key, dots)]
         if len(slots) < w:
             told = f"{brief_value(write.value)} is acknowledged with w={w}, and is durable for"

@@ -109,7 +109,7 @@ class Steps:
             return
         for version in versions:
             # Of several writes of one turn stores see the last; acknowledged are all.
-            self._fates.note_version(version.write_id, version.dot)
+            self._fates.note_version(version)
         held = self._stores.held.get((source, Family.RECORDS, message.key))
         if held is not None and held.record.versions != versions:
             self._note_passing(source, message.key, versions, held.record)
@@ -227,7 +227,7 @@ class Steps:
             self._fail("3-records-are-in-order", key, str(error))
         partition = partition_of_key(key, self._cluster.topology.partition_bits)
         for version in record.versions:
-            self._fates.note_version(version.write_id, version.dot)
+            self._fates.note_version(version)
             known = self._payloads.setdefault((partition, version.dot), (key, version.checksum))
             if known != (key, version.checksum):
                 self._fail("3-one-payload-a-dot", key, f"{version.dot} names two payloads")

@@ -18,7 +18,18 @@ from kvnode.core.hints import UnreadableHint, decode_hint, hint_key
 from kvnode.core.keys import StorageKey
 from kvnode.core.messages import NodeNumber
 from kvnode.core.record import DamagedRecord, decode
-from kvnode.core.versions import EMPTY, NOTHING_SEEN, Context, Dot, Record, covers, covers_all, join
+from kvnode.core.twins import replaced_by
+from kvnode.core.versions import (
+    EMPTY,
+    NOTHING_SEEN,
+    Context,
+    Dot,
+    Record,
+    Version,
+    covers,
+    covers_all,
+    join,
+)
 from kvnode.storage.port import Reader, ReadFailure
 
 
@@ -148,10 +159,14 @@ class Fates:
         self._why: dict[bytes, dict[bytes, None]] = {}
         self.dots: dict[bytes, dict[Dot, None]] = {}
         """The versions of each write."""
+        self.replacing: dict[bytes, dict[Dot, None]] = {}
+        """By the beginning of a write's id: the versions that remember to have replaced it."""
 
-    def note_version(self, write_id: bytes, dot: Dot) -> None:
+    def note_version(self, version: Version) -> None:
         """A version was seen."""
-        self.dots.setdefault(write_id, {})[dot] = None
+        self.dots.setdefault(version.write_id, {})[version.dot] = None
+        for name in replaced_by(version):
+            self.replacing.setdefault(name, {})[version.dot] = None
 
     def note_gone(self, write_id: bytes, why: bytes) -> None:
         """A write is no longer alive. `why`: another write's id, or how else."""
