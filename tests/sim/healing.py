@@ -16,7 +16,7 @@ from kvnode.core.keys import encode_key
 from tests.sim.client import Client
 from tests.sim.cluster import Cluster
 from tests.sim.history import OK
-from tests.sim.invariants import check_full, differences
+from tests.sim.invariants import check_full, differences, miscounts
 from tests.sim.story import Broken
 
 _SECOND_US = 1_000_000
@@ -49,6 +49,7 @@ def end_well(world: Cluster, keys: Iterable[tuple[str, bytes]]) -> Client:
     wait_until(world, lambda: told_differences(world, world.hosts), "8-owners-equal")
     for keyspace, key in keys:
         _mend(world, readers, keyspace, key)
+    wait_until(world, lambda: miscounts(world), "9-counts-are-true")
     check_full(world)
     return readers[0]
 

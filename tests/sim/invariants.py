@@ -65,6 +65,8 @@ def check_full(cluster: Cluster) -> None:
         _named(cluster, "8-trees-are-true", host.check_trees)
         assert host.life is not None
         _check_idle(cluster, host.number, host.life)
+    if told := miscounts(cluster):
+        raise Broken("9-counts-are-true", f"seed {cluster.seed}: {told}")
 
 
 def differences(cluster: Cluster, nodes: Collection[NodeNumber]) -> Iterator[str]:
@@ -86,6 +88,21 @@ def differences(cluster: Cluster, nodes: Collection[NodeNumber]) -> Iterator[str
         life = cluster.hosts[number].life
         if life is None or not life.replica.is_proven:
             yield f"node {number} is dead or in doubt"
+
+
+def miscounts(cluster: Cluster) -> str:
+    """Return which node counts conflicts wrongly; empty if none does. Where a damaged record was
+    replaced nobody can tell whether it was open: settling counts anew now and then."""
+    for host in cluster.hosts.values():
+        if host.life is None:
+            continue
+        counted, fresh = host.life.replica.conflicts, host.conflict_log()
+        here = (counted.open, counted.entries, counted.bytes)
+        there = (fresh.open, fresh.entries, fresh.bytes)
+        if here != there:
+            told = f"counts (open, entries, bytes) {here} of conflicts, there are {there}"
+            return f"node {host.number} {told}"
+    return ""
 
 
 def check_bounds(cluster: Cluster) -> None:
@@ -262,12 +279,6 @@ def _check_idle(cluster: Cluster, number: NodeNumber, life: Node) -> None:
         if count:
             told = f"node {number} holds {count} {what} long after all has healed"
             raise Broken("8-nothing-waits", f"seed {cluster.seed}: {told}")
-    counted, fresh = life.replica.conflicts, cluster.hosts[number].conflict_log()
-    here = (counted.open, counted.entries, counted.bytes)
-    there = (fresh.open, fresh.entries, fresh.bytes)
-    if here != there:
-        told = f"node {number} counts (open, entries, bytes) {here} of conflicts, there are {there}"
-        raise Broken("9-counts-are-true", f"seed {cluster.seed}: {told}")
 
 
 def _named(cluster: Cluster, name: str, run_check: Callable[[], None]) -> None:
