@@ -34,7 +34,6 @@ from kvproto import kv_pb2 as pb
 WIRE_FORMAT = 1
 _CONFIDENCES = tuple(Confidence)
 _NODE = Struct("<H")
-_U32 = 2**32 - 1
 
 assert (GET_EXPLAIN, PUT_DELETE, PUT_EXPLICIT) == (pb.GET_EXPLAIN, pb.PUT_DELETE, pb.PUT_EXPLICIT)
 assert {code.name for code in Code} - {"UNSPECIFIED"} == set(pb.ErrorCode.keys()) - {

@@ -45,9 +45,9 @@ from kvnode.core.messages import (
     ErrorCode,
     Failure,
     Instant,
-    Outcome,
     SessionId,
 )
+from kvnode.core.refusals import refuse_late, refused
 
 QUANTUM = 32
 """Operations of one share that begin before the next share's turn."""
@@ -337,18 +337,17 @@ class Admission:
         text, retry_ms = self.refusal(now)
         self.refused += len(ops)
         verdict.refused += [
-            (session, _failure(op, ErrorCode.OVERLOADED, text, retry_ms)) for op in ops
+            (session, refused(op, ErrorCode.OVERLOADED, text, retry_after_ms=retry_ms))
+            for op in ops
         ]
 
     def _too_late(self, op: ClientGet | ClientPut, part: _Part, now: Instant) -> Failure:
         waited = f"after {(now - part.arrived) // 1_000:,} ms in the queue, from place "
         waited += f"{part.place + 1:,}"
         if op.deadline_us <= now:
-            is_read = isinstance(op, ClientGet)
-            code = ErrorCode.TIMEOUT if is_read else ErrorCode.UNAVAILABLE
-            return _failure(op, code, f"the deadline passed before it began, {waited}", 0)
+            return refuse_late(op, f"the deadline passed before it began, {waited}")
         text = f"it would have ended after its deadline, {waited}"
-        return _failure(op, ErrorCode.OVERLOADED, text, self.refusal(now)[1])
+        return refused(op, ErrorCode.OVERLOADED, text, retry_after_ms=self.refusal(now)[1])
 
     def check(self) -> None:
         """Assert every invariant."""
@@ -368,8 +367,3 @@ def _as_ops(session: SessionId, ops: Sequence[ClientGet | ClientPut]) -> ClientO
     gets = [op for op in ops if isinstance(op, ClientGet)]
     puts = [op for op in ops if isinstance(op, ClientPut)]
     return ClientOps(session, gets, puts)
-
-
-def _failure(op: ClientGet | ClientPut, code: ErrorCode, text: str, retry_ms: int) -> Failure:
-    outcome = Outcome.NONE if isinstance(op, ClientGet) else Outcome.NOT_APPLIED
-    return Failure(op.id, code, outcome, text, retry_ms, ())

@@ -57,6 +57,9 @@ TURN_OPERATIONS = 512
 """After so many a turn takes no further event: during a turn a node neither hears nor speaks, and
 one that is silent for 200 ms is given up. More would hardly be cheaper for each."""
 
+OVERLOADED_RETRY_MS = 20
+"""After how long a client is to come again that met a bound on what may be in progress."""
+
 SILENT_READ_MS = 100
 """How long a read waits for silent nodes alone, when nobody else is left to ask. They are given up
 after a second; by then a client could have asked another coordinator, which may reach others."""

@@ -8,11 +8,9 @@ Left out: what only an owner can know (its records, its space): kvnode.core.repl
 
 from __future__ import annotations
 
-from kvnode.core.bounds import Limits
+from kvnode.core.bounds import OVERLOADED_RETRY_MS, Limits
 from kvnode.core.hlc import LOGICAL_BITS, Clock, Timestamp
 from kvnode.core.messages import ClientGet, ClientPut, ErrorCode, Failure, Instant, Outcome
-
-_RETRY_MS = 20
 
 
 def refuse(
@@ -26,15 +24,19 @@ def refuse(
     """Return why this node takes on no such operation now, if so."""
     if in_flight >= limits.operations_in_flight:
         text = f"{in_flight:,} operations are in progress at this node"
-        return _failure(request, ErrorCode.OVERLOADED, text, retry_after_ms=_RETRY_MS)
+        return refused(request, ErrorCode.OVERLOADED, text, retry_after_ms=OVERLOADED_RETRY_MS)
     if now >= request.deadline_us:
-        is_read = isinstance(request, ClientGet)
-        code = ErrorCode.TIMEOUT if is_read else ErrorCode.UNAVAILABLE
-        return _failure(request, code, "the deadline passed before it began")
+        return refuse_late(request, "the deadline passed before it began")
     if clock_is_off:
         text = "this node's clock differs from most of its peers'; it coordinates nothing"
-        return _failure(request, ErrorCode.UNAVAILABLE, text)
+        return refused(request, ErrorCode.UNAVAILABLE, text)
     return None
+
+
+def refuse_late(request: ClientGet | ClientPut, text: str) -> Failure:
+    """Return the failure of an operation that was not begun within its time."""
+    is_read = isinstance(request, ClientGet)
+    return refused(request, ErrorCode.TIMEOUT if is_read else ErrorCode.UNAVAILABLE, text)
 
 
 def refuse_skew(
@@ -49,16 +51,12 @@ def refuse_skew(
         return None
     ahead = (request.timestamp >> LOGICAL_BITS) - wall_ms
     text = f"timestamp is {ahead:,} ms ahead; at most {limits.max_skew_ms:,} are allowed"
-    return not_applied(request, ErrorCode.UNAVAILABLE, text)
+    return refused(request, ErrorCode.UNAVAILABLE, text)
 
 
-def not_applied(request: ClientPut, code: ErrorCode, text: str) -> Failure:
-    """Return the failure of a write that certainly is nowhere."""
-    return _failure(request, code, text)
-
-
-def _failure(
+def refused(
     request: ClientGet | ClientPut, code: ErrorCode, text: str, *, retry_after_ms: int = 0
 ) -> Failure:
+    """Return the failure of an operation that had no effect: a write is nowhere, for certain."""
     outcome = Outcome.NONE if isinstance(request, ClientGet) else Outcome.NOT_APPLIED
     return Failure(request.id, code, outcome, text, retry_after_ms, ())

@@ -32,7 +32,7 @@ from kvnode.core.messages import (
 )
 from kvnode.core.operations import Operations
 from kvnode.core.record import DamagedRecord, Encoded, decode
-from kvnode.core.refusals import not_applied
+from kvnode.core.refusals import refused
 from kvnode.core.replica import Replica, TooMany, Unreadable
 from kvnode.core.standin import StandIn
 from kvnode.core.versions import Record
@@ -326,7 +326,7 @@ class Writes:
     def _answer_not_applied(
         self, origin: int, request: ClientPut, why: tuple[ErrorCode, str]
     ) -> None:
-        self._ops.answer(origin, not_applied(request, *why))
+        self._ops.answer(origin, refused(request, *why))
 
     def _refuse_size(self, origin: int, request: ClientPut, exc: TooMany) -> None:
         text = f"read the key and merge first: it would have {exc}"

@@ -31,6 +31,7 @@ from kvnode.core.messages import (
     Status,
 )
 from kvnode.core.record import Encoded
+from kvnode.core.refusals import refused
 from kvnode.core.topology import Member, NodeId
 from kvnode.runtime import claims
 from kvnode.runtime.conversation import Conversation
@@ -338,8 +339,7 @@ def refused_by_epoch(
 
 
 def _refused_by_drain(put: ClientPut) -> Failure:
-    text = "this node is stopping"
-    return Failure(put.id, ErrorCode.UNAVAILABLE, Outcome.NOT_APPLIED, text, 0, ())
+    return refused(put, ErrorCode.UNAVAILABLE, "this node is stopping")
 
 
 async def _read(context: Context) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from kvnode.core.bounds import FRAME_OPERATIONS_MAX, Limits
+from kvnode.core.bounds import FRAME_OPERATIONS_MAX, OVERLOADED_RETRY_MS, Limits
 from kvnode.core.messages import (
     ClientGet,
     ClientOps,
@@ -40,7 +40,6 @@ from kvproto import kv_pb2
 OpT = TypeVar("OpT", ClientGet, ClientPut)
 Context = Any  # grpc.aio.ServicerContext; its stubs know no raw bytes
 
-_RETRY_MS = 20
 _PAIR_BYTES = 16
 _DELAY_MS_LEAST = 20
 """A frame that was under way for so much longer than usual has less time left than it says."""
@@ -188,7 +187,7 @@ class ClientService:
         refusal = self._refusal(stream)
         if refusal is not None:
             code, text = refusal
-            retry_ms = _RETRY_MS if code is ErrorCode.OVERLOADED else 0
+            retry_ms = OVERLOADED_RETRY_MS if code is ErrorCode.OVERLOADED else 0
             ids = (get.id for get in gets), (put.id for put in puts)
             failures += _refuse_all(*ids, code, text, retry_ms)  # type: ignore[arg-type]
         elif gets or puts:

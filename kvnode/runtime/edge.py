@@ -230,11 +230,6 @@ _PUT_COLUMNS: tuple[tuple[str, Any], ...] = (
 )  # fmt: skip
 
 
-def invalid(op_id: int, text: str, outcome: Outcome) -> Failure:
-    """Return the failure of an operation that is wrong."""
-    return Failure(op_id, ErrorCode.INVALID_REQUEST, outcome, text, 0, ())
-
-
 def encode_failure(failure: Failure, edge: Edge) -> kv_pb2.Failure:
     """Return the message; nodes are named by their ids."""
     return kv_pb2.Failure(

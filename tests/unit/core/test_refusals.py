@@ -10,7 +10,7 @@ import pytest
 from kvnode.core.bounds import Limits
 from kvnode.core.hlc import Clock
 from kvnode.core.messages import ClientGet, ClientPut, ErrorCode, Failure, Outcome
-from kvnode.core.refusals import not_applied, refuse, refuse_skew
+from kvnode.core.refusals import refuse, refuse_skew, refused
 from tests.unit.core.builders import NOW, WALL_MS, at, get, put, stamp
 
 LIMITS = replace(Limits(), operations_in_flight=1_600)
@@ -79,7 +79,7 @@ def test_a_stamp_is_refused_beyond_the_skew_that_is_allowed(ms: int, is_refused:
 
 def test_a_refused_stamp_is_told_with_both_figures() -> None:
     refusal = refuse_skew(put(timestamp=stamp(90_000)), CLOCK, wall_ms=WALL_MS, limits=LIMITS)
-    assert refusal == not_applied(
+    assert refusal == refused(
         put(),
         ErrorCode.UNAVAILABLE,
         "timestamp is 90,000 ms ahead; at most 60,000 are allowed",

@@ -17,7 +17,6 @@ from kvnode.runtime.edge import (
     Refused,
     decode_failure,
     encode_failure,
-    invalid,
     name_node,
     pack_nodes,
     unpack_nodes,
@@ -256,7 +255,3 @@ def test_node_numbers_are_two_bytes_each_and_an_odd_one_is_ignored() -> None:
     assert pack_nodes([1, 258]) == b"\x01\x00\x02\x01"
     assert unpack_nodes(b"\x01\x00\x02\x01\xff") == (1, 258)
     assert unpack_nodes(pack_nodes([])) == ()
-
-
-def test_invalid_is_a_failure_without_effect() -> None:
-    assert invalid(3, "no", Outcome.NOT_APPLIED).code is ErrorCode.INVALID_REQUEST
