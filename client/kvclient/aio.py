@@ -86,7 +86,7 @@ class AsyncPort:
         """Node ids for acknowledgements, by the topology in use."""
         names = self._names
         if names is None or names.topology is not self.topology:
-            names = self._names = answers.AckNames(self.topology)
+            names = self._names = answers.AckNames(self.topology, self._bounds)
         return names
 
     async def finish(self, operation: Operation, timeout: float | None) -> None:

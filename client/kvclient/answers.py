@@ -23,8 +23,6 @@ from kvclient.routing import Topology
 
 T = TypeVar("T")
 
-ACKS_REMEMBERED = 4_096
-
 
 def value_of(operation: Operation) -> bytes | None:
     """Return what a get found. Raises: its error; MultipleValues if there are several."""
@@ -45,15 +43,16 @@ def record_of(operation: Operation) -> Record | None:
 class AckNames(dict[bytes, tuple[str, ...]]):
     """From acknowledgements to node ids, for one topology; remembers those it has seen. Bounded."""
 
-    def __init__(self, topology: Topology) -> None:
+    def __init__(self, topology: Topology, bounds: Bounds) -> None:
         super().__init__()
         self.topology = topology
+        self._most = bounds.acks_remembered
         self._names = {member.number: member.id for member in topology.members}
 
     def __missing__(self, acked: bytes) -> tuple[str, ...]:
         numbers = codec.acked_numbers(acked)
         ids = tuple(self._names.get(number, f"#{number}") for number in numbers)
-        if len(self) < ACKS_REMEMBERED:
+        if len(self) < self._most:
             self[acked] = ids
         return ids
 

@@ -99,7 +99,7 @@ class Port:
         """Node ids for acknowledgements, by the topology in use."""
         names = self._names
         if names is None or names.topology is not self.cluster.topology:
-            names = self._names = answers.AckNames(self.cluster.topology)
+            names = self._names = answers.AckNames(self.cluster.topology, self._bounds)
         return names
 
     def require_open(self) -> None:

@@ -20,6 +20,8 @@ class Bounds:
 
     key_bytes: int = 4096
     """Longest key. Part of the protocol, not a setting."""
+    keyspace_bytes: int = 255
+    """Longest keyspace's name that is asked for; nodes allow less."""
     value_bytes: int = 60 * MIB
     """Longest value that a message could carry. The node's own limit (1 MiB) comes first."""
     message_bytes: int = 64 * MIB
@@ -113,6 +115,8 @@ class Bounds:
     second; that often, too, it has nodes deliver and compare ahead of their time."""
     conflicts: int = 10_000
     """Conflicts listed at once."""
+    acks_remembered: int = 4_096
+    """Sets of nodes that acknowledged a write, whose ids are kept at hand."""
 
 
 BOUNDS = Bounds()

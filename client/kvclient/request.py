@@ -28,16 +28,11 @@ Items: TypeAlias = (
 )
 """What `put_many` takes. Mappings one by one, since the type of their keys is invariant."""
 
-KEYSPACE_BYTES = 255
-
 
 def key_bytes(key: Key) -> bytes:
     """Return a key as it is stored."""
     if isinstance(key, str):
-        try:
-            raw = key.encode()
-        except UnicodeEncodeError as exc:
-            raise InvalidRequest("key must be valid Unicode, or bytes") from exc
+        raw = _utf8(key, "key must be valid Unicode, or bytes")
     elif isinstance(key, bytes):
         raw = key
     else:
@@ -96,9 +91,17 @@ def keyspace_name(name: str) -> str:
     """Return a keyspace's name if it can be one."""
     if not isinstance(name, str):
         raise TypeError(f"keyspace must be a str, got {type(name).__name__}")
-    if not 1 <= len(name.encode(errors="replace")) <= KEYSPACE_BYTES:
-        raise InvalidRequest(f"keyspace must be 1 to {KEYSPACE_BYTES} bytes, got {len(name):,}")
+    size, most = len(_utf8(name, "keyspace must be valid Unicode")), BOUNDS.keyspace_bytes
+    if not 1 <= size <= most:
+        raise InvalidRequest(f"keyspace must be 1 to {most:,} bytes, got {size:,}")
     return name
+
+
+def _utf8(text: str, complaint: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as exc:
+        raise InvalidRequest(complaint) from exc
 
 
 def explicit_context(context: bytes | None) -> bytes:

@@ -71,6 +71,7 @@ def check_quorum(count: int) -> int:
         *((check_quorum, count) for count in (-1, 2**31)),
         (request.keyspace_name, ""),
         (request.keyspace_name, "k" * 256),
+        (request.keyspace_name, "\udcff"),
     ],
 )
 def test_a_value_out_of_range_is_an_invalid_request(check: Any, argument: Any) -> None:
