@@ -83,7 +83,7 @@ class Sweeps:
         self._out = Outbox()
         self._wakes_at: Instant | None = None
         self.is_paused = False
-        """By an operator: nothing new is compared; partitions in doubt stay so."""
+        """Nothing new is compared, and partitions in doubt stay so; for tests alone."""
         self.on_proven: Callable[[Partition], None] = lambda _: None
         self.progress = Progress()
         self.runs = Runs(holdings, mender, limits, self._on_end)

@@ -5,35 +5,22 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from kvnode.cli.local import LocalCluster
+from tests.support.nodes import free_base, until
 
 pytestmark = pytest.mark.cluster
 
 COMMAND = [sys.executable, "-m", "kvnode.cli.main"]
 BIG = os.urandom(3_000_000)
-
-
-def free_base(nodes: int) -> int:
-    """Return a port that begins `nodes` free ones, with as many free 1,000 above."""
-    for base in range(20_500 + os.getpid() % 20_000, 60_000, nodes):
-        try:
-            for port in range(base, base + nodes):
-                for one in (port, port + 1000):
-                    with socket.socket() as probe:
-                        probe.bind(("127.0.0.1", one))
-        except OSError:
-            continue
-        return base
-    raise AssertionError("no free ports")
 
 
 def call(*words: object, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
@@ -66,6 +53,10 @@ class Cluster:
     def states(self) -> dict[str, str]:
         shown = json.loads(self.run("status", "--json")[1])
         return {node["id"]: node["state"] for node in shown["nodes"]}
+
+    def is_heard(self, name: str) -> bool:
+        """Whether the others hear a node that says that it is up: until then it is suspect."""
+        return self.states()[name] in {"up", "unproven"}
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +126,7 @@ def test_a_read_goes_on_while_a_node_is_dead(cluster: Cluster) -> None:
         assert cluster.run("get", "alive")[:2] == (0, b"yes")
         status, out, _ = cluster.run("start", name)
         assert (status, out.startswith(f"{name} ready in ".encode())) == (0, True)
-        assert cluster.states()[name] in {"up", "unproven"}
+        until(partial(cluster.is_heard, name), what="being heard")
 
 
 def test_a_halted_node_is_suspect_and_reads_go_on(cluster: Cluster) -> None:

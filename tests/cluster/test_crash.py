@@ -95,9 +95,13 @@ _TORN = (200).to_bytes(2, "little").join((b"csum", b"\x01" + bytes(50)))
 """The first part of a log record that says it has 200 bytes."""
 
 
+_KEEPS_DOUBTS = "\n[limits]\nexchange_grace_ms = 60000\n"
+"""No exchange mends what differs while the test looks."""
+
+
 def filled_and_killed(cluster: Cluster) -> tuple[Nodes, dict[str, bytes]]:
     """Give nodes of which n3 died with everything in its log; and what they hold."""
-    nodes = cluster()
+    nodes = cluster(settings=_KEEPS_DOUBTS)
     written = {f"key{number}": b"value %d" % number * 20 for number in range(300)}
     pairs = list(written.items())
     with nodes.client() as client:

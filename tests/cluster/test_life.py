@@ -184,7 +184,8 @@ def serving(nodes: Nodes, name: str, data: Path, port: int) -> Iterator[subproce
 def test_a_node_on_an_older_folder_is_unproven_and_its_reads_do_not_count(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    nodes = cluster()
+    # No exchange mends what differs, and so ends the doubt, while the test looks.
+    nodes = cluster(settings="\n[limits]\nexchange_grace_ms = 60000\n")
     fill(nodes, "old")
     nodes.stop("n3")
     shutil.copytree(nodes.node("n3").folder, tmp_path / "backup")
@@ -199,12 +200,14 @@ def test_a_node_on_an_older_folder_is_unproven_and_its_reads_do_not_count(
     until(lambda: is_unproven(nodes, "n3"), what="noticing the older folder")
     assert "store_is_older" in nodes.log("n3")
     nodes.wait_linked()
-    check(nodes, "new", "n3")
     nodes.kill("n1")
     until(lambda: nodes.peers_up("n2") == {"n3"}, what="noticing a death")
     with nodes.channel("n2") as channel:
         answer = call(channel, "KV/Get", kv_pb2.GetRequest(key=b"key1"), timeout=1.0)
     assert isinstance(answer, Refusal), "an unproven replica made up the quorum"
+    nodes.start("n1")
+    nodes.wait_linked()
+    check(nodes, "new", "n3")
 
 
 def is_unproven(nodes: Nodes, name: str) -> bool:
