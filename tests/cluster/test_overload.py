@@ -24,7 +24,8 @@ Cluster = Callable[..., Nodes]
 _FEW = "\n[limits]\noperations_running = 16\noperations_waiting = 64\n"
 _MIB = 1 << 20
 _STARVED_S = 0.3
-"""Where nodes that do nothing else answer so late, heartbeats may be late for no fault of theirs."""
+"""Where nodes that do nothing else answer so late, the machine is busy otherwise: heartbeats may be
+late through no fault of theirs."""
 
 
 def clear_of_others(nodes: Nodes) -> None:
