@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,9 @@ from kvnode.core import versions
 from kvnode.core.write import WriteOp
 from tests.sim import mutants
 from tests.sim.bugs import MUTANTS
-from tests.sim.generate import generate
-from tests.sim.mutants import SEEDS, Hunt, hunt, sample
+from tests.sim.mutants import SEEDS, Hunt, hunt, hunt_all, sample
 from tests.sim.planted import Mutant, Place, everywhere, noted, planted
-from tests.sim.run import run
+from tests.support import figures
 from tests.support.seeds import run_seed
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/testing.md"
@@ -46,11 +46,18 @@ def chosen() -> list[str]:
     return list(MUTANTS) if os.environ.get(ALL) else sample(usual, IN_CI, run_seed())
 
 
-@pytest.mark.timeout(1_800)
+@cache
+def hunts(names: tuple[str, ...]) -> dict[str, Hunt]:
+    """Return what came of looking for these, by name: they share the runs without any mutant."""
+    bugs = [MUTANTS[name] for name in names]
+    return {found.name: found for found in hunt_all(bugs, range(1, SEEDS + 1))}
+
+
+@pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("name", chosen())
 def test_the_mutant_is_found(name: str) -> None:
-    found = hunt(MUTANTS[name], range(1, SEEDS + 1))
-    print(found.row)
+    found = hunts(tuple(MUTANTS) if os.environ.get(ALL) else (name,))[name]
+    figures.tell(f"mutant: {name}", seeds=found.seeds, breaks=found.invariant or "nothing")
     assert found.unsound == ()
     assert found.seed is not None
 
@@ -83,11 +90,18 @@ def test_a_function_is_replaced_wherever_it_was_imported() -> None:
     assert not any(name.startswith("tests.") for name in owners)
 
 
-def test_a_mutant_of_which_nothing_is_called_is_not_planted() -> None:
-    never, always = MUTANTS["a copy of a folder is let in"], MUTANTS["trees skip tombstones"]
-    with noted([never, always]) as matter:
-        run(generate(1))
-    assert matter == {always.name}
+def test_a_mutant_matters_where_something_is_called_that_it_replaces() -> None:
+    called, idle = MUTANTS["a sibling dropped"], MUTANTS["expiry ignored"]
+    with noted([called, idle]) as matter:
+        assert matter == set()
+        versions.sync(versions.EMPTY, versions.EMPTY)
+    assert matter == {called.name}
+
+
+def test_a_mutant_that_replaces_what_is_no_function_always_matters() -> None:
+    bug = MUTANTS["floors kept where records were lost"]
+    with noted([bug]) as matter:
+        assert matter == {bug.name}
 
 
 HARMLESS = Mutant("harmless", "nothing", lambda: [(WriteOp, "_uncertain", WriteOp._uncertain)])
