@@ -44,6 +44,12 @@ written once in half a ring, so a longer ring writes less and takes longer to lo
 TREE_STEP = 64
 """Changes for which a turn takes one more place of that ring: so its bytes are bounded."""
 
+DAMAGED_KEYS_MAX = 4_096
+"""Damaged keys that are remembered; the next scrub finds what is forgotten."""
+
+DISPUTED_KEYS_MAX = 1_024
+"""Disputed keys that are remembered; more are noticed again by the next exchange or read."""
+
 OWN_WRITES_MAX = 65_536
 """Keys of which a stand-in remembers what it wrote itself. Past it, contexts get longer."""
 

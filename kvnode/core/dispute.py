@@ -19,6 +19,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from kvnode.core.bounds import DISPUTED_KEYS_MAX
+from kvnode.core.inquiry import TIMEOUT_US, Inquiries, Inquiry
 from kvnode.core.keys import StorageKey
 from kvnode.core.messages import (
     Instant,
@@ -35,11 +37,8 @@ from kvnode.core.versions import EMPTY, Dot, Record, Version, sync
 
 DISPUTE_ID = 0b1111 << 60
 """The top four bits of ids that belong to disputes."""
-KEYS_MAX = 1_024
-"""Disputed keys that are remembered; more are noticed again by the next exchange or read."""
-REST_US = 5_000_000
-_TIMEOUT_US = 2_000_000
 _WINDOW = 8
+"""Keys that are asked about at a time."""
 
 
 def is_dispute(number: int) -> bool:
@@ -68,70 +67,48 @@ def with_payloads(record: Record, chosen: Mapping[Dot, Version]) -> Record:
 
 
 @dataclass(slots=True)
-class _Job:
+class _Job(Inquiry):
     """One disputed key."""
 
-    key: StorageKey
     owners: tuple[NodeNumber, ...]
-    id: int
-    ends_at: Instant
     held: dict[NodeNumber, Record] = field(default_factory=dict)
 
 
 class Disputes:
     """All disputed keys that one node has noticed."""
 
-    __slots__ = ("_jobs", "_next", "_owners_of", "_waiting", "settled")
+    __slots__ = ("_inquiries", "_owners_of", "settled")
 
     def __init__(self, owners_of: Callable[[StorageKey], tuple[NodeNumber, ...]]) -> None:
         """`owners_of` a key: all n, this node among them; nobody: it is not this node's."""
         self._owners_of = owners_of
-        self._next = 0
-        self._jobs: dict[int, _Job] = {}
-        self._waiting: dict[StorageKey, Instant] = {}
+        self._inquiries: Inquiries[_Job] = Inquiries(
+            DISPUTE_ID, self._begin, window=_WINDOW, waiting_most=DISPUTED_KEYS_MAX
+        )
         self.settled = 0
 
     @property
     def open(self) -> int:
         """How many keys are disputed, as far as this node has noticed."""
-        return len(self._jobs) + len(self._waiting)
+        return self._inquiries.keys
 
     def on_dispute(self, key: StorageKey, now: Instant) -> None:
         """A state was refused, since it has other bytes under a dot that is held here."""
-        known = key in self._waiting or any(job.key == key for job in self._jobs.values())
-        if not known and len(self._waiting) < KEYS_MAX:
-            self._waiting[key] = now
+        self._inquiries.add(key, now)
 
     def on_time(self, now: Instant, out: Outbox) -> None:
         """Give up on silent owners for now, and begin what the window allows."""
-        if not self._jobs and not self._waiting:
-            return
-        for job in [*self._jobs.values()]:
-            if now < job.ends_at:
-                break  # in order: all have the same patience
-            self._rest(job, now)
-        for key, not_before in [*self._waiting.items()]:
-            if len(self._jobs) >= _WINDOW:
-                return
-            if now >= not_before:
-                del self._waiting[key]
-                self._begin(key, now, out)
+        self._inquiries.on_time(now, out)
 
     def next_wake(self) -> Instant | None:
         """Return when `on_time` has something to do; None: nothing is disputed."""
-        if not self._jobs and not self._waiting:
-            return None
-        first = next(iter(self._jobs.values()), None)
-        due = [] if first is None else [first.ends_at]
-        if self._waiting and len(self._jobs) < _WINDOW:
-            due.append(min(self._waiting.values()))
-        return min(due, default=None)
+        return self._inquiries.next_wake()
 
     def on_read_reply(
         self, sender: NodeNumber, reply: ReplicaReadReply, now: Instant, out: Outbox
     ) -> None:
         """An owner says what it holds of a disputed key."""
-        job = self._jobs.get(reply.id)
+        job = self._inquiries.get(reply.id)
         if job is None or sender not in job.owners:
             return
         if reply.status not in (Status.DONE, Status.UNPROVEN):
@@ -141,7 +118,7 @@ class Disputes:
         except DamagedRecord:
             return
         if len(job.held) == len(job.owners):
-            del self._jobs[job.id]
+            self._inquiries.close(job)
             self._settle(job, now, out)
 
     def _settle(self, job: _Job, now: Instant, out: Outbox) -> None:
@@ -154,23 +131,17 @@ class Disputes:
         if not fits(joined):
             return  # no owner could store it: a client must merge the siblings first
         self.settled += 1
-        state, deadline = encode(job.key, joined), Instant(now + _TIMEOUT_US)
+        state, deadline = encode(job.key, joined), Instant(now + TIMEOUT_US)
         for node in job.owners:
             mine = job.held[node]
             if mine == EMPTY or core_of(encode(job.key, mine)) != core_of(state):
                 write = ReplicaWrite(job.id, job.key, state, deadline, WriteKind.OVERRULE, 0)
                 out.send(node, write)
 
-    def _begin(self, key: StorageKey, now: Instant, out: Outbox) -> None:
-        owners = self._owners_of(key)
+    def _begin(self, asked: Inquiry, out: Outbox) -> _Job | None:
+        owners = self._owners_of(asked.key)
         if not owners:
-            return
-        self._next += 1
-        job = _Job(key, owners, DISPUTE_ID | self._next, Instant(now + _TIMEOUT_US))
-        self._jobs[job.id] = job
+            return None
         for node in owners:
-            out.send(node, ReplicaRead(job.id, key, job.ends_at, b""))
-
-    def _rest(self, job: _Job, now: Instant) -> None:
-        del self._jobs[job.id]
-        self._waiting[job.key] = Instant(now + REST_US)
+            out.send(node, ReplicaRead(asked.id, asked.key, asked.ends_at, b""))
+        return _Job(asked.key, asked.id, asked.ends_at, asked.attempt, owners)

@@ -22,6 +22,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from kvnode.core.bounds import DAMAGED_KEYS_MAX
+from kvnode.core.inquiry import Inquiries, Inquiry
 from kvnode.core.keys import StorageKey
 from kvnode.core.messages import Instant, NodeNumber, Outbox, ReplicaRead, ReplicaReadReply, Status
 from kvnode.core.record import DamagedRecord, decode
@@ -29,12 +31,8 @@ from kvnode.core.versions import EMPTY, Record, sync
 
 RECOVERY_ID = 0b1101 << 60
 """The top four bits of ids that belong to recovery."""
-KEYS_MAX = 4_096
-"""Damaged keys that are remembered; the next scrub finds what is forgotten."""
 _WINDOW = 16
-_TIMEOUT_US = 2_000_000
-_REST_US = 5_000_000
-"""Between two attempts at one key."""
+"""Keys that are asked about at a time."""
 
 
 class Rule(NamedTuple):
@@ -59,14 +57,10 @@ def is_recovery(number: int) -> bool:
 
 
 @dataclass(slots=True)
-class _Job:
+class _Job(Inquiry):
     """One damaged key."""
 
-    key: StorageKey
     rule: Rule
-    id: int
-    ends_at: Instant
-    attempt: int
     proven: int = 0
     answered: list[NodeNumber] = field(default_factory=list)
     joined: Record = EMPTY
@@ -82,64 +76,42 @@ class _Job:
 class Recovery:
     """All damaged keys of one node."""
 
-    __slots__ = ("_jobs", "_next", "_overwrite", "_rule_of", "_waiting", "recovered")
+    __slots__ = ("_inquiries", "_overwrite", "_rule_of", "recovered")
 
     def __init__(self, rule_of: Callable[[StorageKey], Rule | None], overwrite: Overwrite) -> None:
         """`rule_of` a key that this node does not own is None; it is then left alone."""
         self._rule_of = rule_of
         self._overwrite = overwrite
-        self._next = 0
-        self._jobs: dict[int, _Job] = {}
-        self._waiting: dict[StorageKey, tuple[Instant, int]] = {}
-        """key -> (not before, attempts so far)."""
+        self._inquiries: Inquiries[_Job] = Inquiries(
+            RECOVERY_ID, self._begin, window=_WINDOW, waiting_most=DAMAGED_KEYS_MAX
+        )
         self.recovered = 0
 
     @property
     def damaged(self) -> int:
         """How many keys are known to be damaged, and not replaced yet."""
-        return len(self._waiting) + len(self._jobs)
+        return self._inquiries.keys
 
     def on_damage(self, key: StorageKey, now: Instant) -> bool:
         """A record was found to be damaged. Returns whether that is news."""
-        known = key in self._waiting or any(job.key == key for job in self._jobs.values())
-        if known or len(self._waiting) >= KEYS_MAX:
-            return False
-        self._waiting[key] = (now, 0)
-        return True
+        return self._inquiries.add(key, now)
 
     def key_of(self, number: int) -> StorageKey | None:
         """Return the key that a reply with this id is about: the turn must see its record."""
-        job = self._jobs.get(number)
+        job = self._inquiries.get(number)
         return None if job is None else job.key
 
     def on_time(self, now: Instant, out: Outbox) -> None:
         """Give up on silent owners for now, and begin what the window allows."""
-        if not self._jobs and not self._waiting:
-            return
-        for job in [*self._jobs.values()]:
-            if now < job.ends_at:
-                break  # in order: all have the same patience
-            self._rest(job, now)
-        for key, (not_before, attempts) in [*self._waiting.items()]:
-            if len(self._jobs) >= _WINDOW:
-                return
-            if now >= not_before:
-                del self._waiting[key]
-                self._begin(key, attempts + 1, now, out)
+        self._inquiries.on_time(now, out)
 
     def next_wake(self) -> Instant | None:
         """Return when `on_time` has something to do; None: nothing is damaged."""
-        if not self._jobs and not self._waiting:
-            return None
-        first = next(iter(self._jobs.values()), None)
-        due = [] if first is None else [first.ends_at]
-        if self._waiting and len(self._jobs) < _WINDOW:
-            due.append(min(not_before for not_before, _ in self._waiting.values()))
-        return min(due, default=None)
+        return self._inquiries.next_wake()
 
     def on_read_reply(self, sender: NodeNumber, reply: ReplicaReadReply, now: Instant) -> None:
         """Another owner says what it holds of a damaged key."""
-        job = self._jobs.get(reply.id)
+        job = self._inquiries.get(reply.id)
         if job is None or sender not in job.rule.others or sender in job.answered:
             return
         try:
@@ -152,23 +124,16 @@ class Recovery:
         job.proven += reply.status is Status.DONE
         job.joined = sync(job.joined, theirs)
         if job.is_decided():
-            del self._jobs[job.id]
+            self._inquiries.close(job)
             self.recovered += 1
             self._overwrite(job.key, job.joined)
         elif len(job.answered) == len(job.rule.others):
-            self._rest(job, now)
+            self._inquiries.retry(job, now)
 
-    def _begin(self, key: StorageKey, attempt: int, now: Instant, out: Outbox) -> None:
-        rule = self._rule_of(key)
+    def _begin(self, asked: Inquiry, out: Outbox) -> _Job | None:
+        rule = self._rule_of(asked.key)
         if rule is None:
-            return
-        self._next += 1
-        ends_at = Instant(now + _TIMEOUT_US)
-        job = _Job(key, rule, RECOVERY_ID | self._next, ends_at, attempt)
-        self._jobs[job.id] = job
+            return None
         for node in rule.others:
-            out.send(node, ReplicaRead(job.id, key, ends_at, b""))
-
-    def _rest(self, job: _Job, now: Instant) -> None:
-        del self._jobs[job.id]
-        self._waiting[job.key] = (Instant(now + _REST_US), job.attempt)
+            out.send(node, ReplicaRead(asked.id, asked.key, asked.ends_at, b""))
+        return _Job(asked.key, asked.id, asked.ends_at, asked.attempt, rule)

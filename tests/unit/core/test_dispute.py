@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from kvnode.core.dispute import (
-    DISPUTE_ID,
-    KEYS_MAX,
-    REST_US,
-    Disputes,
-    is_dispute,
-    prevailing,
-    with_payloads,
-)
+from kvnode.core.bounds import DISPUTED_KEYS_MAX
+from kvnode.core.dispute import DISPUTE_ID, Disputes, is_dispute, prevailing, with_payloads
+from kvnode.core.inquiry import REST_US
+from kvnode.core.inquiry import TIMEOUT_US as PATIENCE_US
 from kvnode.core.keys import StorageKey, encode_key
 from kvnode.core.messages import (
     Instant,
@@ -29,7 +24,6 @@ from kvnode.core.record import Encoded, decode, encode
 from kvnode.core.versions import EMPTY, Record
 from tests.unit.core.builders import KEY, NOW, context, dot, record, version
 
-PATIENCE_US = 2_000_000
 RIGHT, WRONG, THIRD = version("a1", b"right"), version("a1", b"wrong"), version("a1", b"third")
 GREATER = max(RIGHT, WRONG)
 
@@ -188,7 +182,7 @@ def test_strangers_and_keys_of_others_are_left_alone() -> None:
 
 def test_the_window_and_the_memory_of_disputes_are_bounded() -> None:
     rig = Rig()
-    for number in range(KEYS_MAX + 5):
+    for number in range(DISPUTED_KEYS_MAX + 5):
         rig.notice(encode_key("default", b"%d" % number))
-    assert rig.disputes.open == KEYS_MAX
+    assert rig.disputes.open == DISPUTED_KEYS_MAX
     assert len(rig.time()) == 3 * 8

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from kvnode.core.bounds import DAMAGED_KEYS_MAX
+from kvnode.core.inquiry import REST_US
+from kvnode.core.inquiry import TIMEOUT_US as PATIENCE_US
 from kvnode.core.keys import StorageKey, encode_key
 from kvnode.core.messages import Instant, NodeNumber, Outbox, ReplicaRead, ReplicaReadReply, Status
 from kvnode.core.record import Encoded, encode
-from kvnode.core.recovery import KEYS_MAX, RECOVERY_ID, Recovery, Rule, is_recovery
+from kvnode.core.recovery import RECOVERY_ID, Recovery, Rule, is_recovery
 from kvnode.core.versions import EMPTY, Record, sync
 from tests.unit.core.builders import KEY, NOW, at, names, record, tombstone, version
 
-REST_US, PATIENCE_US = 5_000_000, 2_000_000
 OLD, NEW = record(version("a1")), record(version("a2"), votes=((2, "a2"),))
 BESIDE = record(version("b1"))
 MINE = Rule((2, 3), 2)
@@ -189,14 +191,14 @@ def test_a_key_that_is_owned_no_more_is_left_alone() -> None:
 
 def test_the_window_and_the_memory_of_damage_are_bounded() -> None:
     rig = Rig()
-    keys = [encode_key("default", b"%d" % number) for number in range(KEYS_MAX + 5)]
-    assert [rig.damage(key) for key in keys] == [True] * KEYS_MAX + [False] * 5
+    keys = [encode_key("default", b"%d" % number) for number in range(DAMAGED_KEYS_MAX + 5)]
+    assert [rig.damage(key) for key in keys] == [True] * DAMAGED_KEYS_MAX + [False] * 5
     asked = rig.time()
     assert len(asked) == 2 * 16
-    assert rig.recovery.damaged == KEYS_MAX
+    assert rig.recovery.damaged == DAMAGED_KEYS_MAX
     assert rig.recovery.next_wake() == at(PATIENCE_US)
     assert len(rig.time(PATIENCE_US)) == 2 * 16
-    assert rig.recovery.damaged == KEYS_MAX
+    assert rig.recovery.damaged == DAMAGED_KEYS_MAX
 
 
 def test_a_turn_is_told_which_record_a_reply_is_about() -> None:
