@@ -17,15 +17,14 @@ import pytest
 import kvclient
 from tests.support.nodes import Nodes, until
 from tests.support.pressure import Flood, Pressure, Tally, pin, resident_mib
-from tests.support.scale import is_soak, scaled
+from tests.support.scale import crowd, is_soak, scaled
 
 Cluster = Callable[..., Nodes]
 
 _FEW = "\n[limits]\noperations_running = 16\noperations_waiting = 64\n"
 _MIB = 1 << 20
-_STARVED_S = 0.3
-"""Where nodes that do nothing else answer so late, the machine is busy otherwise: heartbeats may be
-late through no fault of theirs."""
+_CROWDED = 3.0
+"""From here on heartbeats may be late through no fault of the nodes."""
 
 
 def clear_of_others(nodes: Nodes) -> None:
@@ -188,7 +187,7 @@ def test_small_operations_pass_large_ones_and_heartbeats_are_not_late(
     print(f"{len(beside)} gets beside {count} MiB; p99 alone {p99[0]:.0f} ms, then {p99[1]:.0f} ms")
     record_testsuite_property("gets_beside_large_puts_p99_ms", [round(one) for one in p99])
     assert len(beside) > count
-    if max(alone) < _STARVED_S:
+    if crowd() < _CROWDED:
         for name in nodes.ids:
             assert "peer_down" not in nodes.log(name)[said[name] :]
     nodes.wait_linked()
