@@ -136,8 +136,15 @@ class LoopThread:
         # The flag first: what is appended from here on either is seen below or wakes again.
         self._is_woken = False
         submitted = self._submitted
-        for _ in range(len(submitted)):
-            submitted.popleft()()
+        left = len(submitted)
+        try:
+            while left:
+                left -= 1
+                submitted.popleft()()
+        finally:
+            if left:  # one failed: the loop tells of it, and what came after must not wait for it
+                self._is_woken = True
+                self.loop.call_soon(self._drain)
 
 
 def acquire() -> LoopThread:

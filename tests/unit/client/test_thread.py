@@ -45,6 +45,24 @@ def test_actions_are_done_in_order_and_share_wake_ups() -> None:
     _thread.release(thread)
 
 
+def test_an_action_that_fails_is_told_and_holds_up_none_behind_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    thread = _thread.acquire()
+    held, finished = threading.Event(), threading.Event()
+
+    def fail() -> None:
+        raise KeyError("k")
+
+    thread.post(lambda: held.wait(10))  # so that the others are one batch
+    thread.post(fail)
+    thread.post(finished.set)
+    held.set()
+    assert finished.wait(10)
+    _thread.release(thread)
+    assert "KeyError: 'k'" in caplog.text
+
+
 def test_an_error_in_the_loop_reaches_the_caller() -> None:
     thread = _thread.acquire()
 
