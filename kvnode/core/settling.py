@@ -301,7 +301,7 @@ class Settling:
         return keyspace, topology.owner_numbers[partition][: keyspace.n]
 
     def _earliest(self) -> Instant:
-        log, soon = self._replica.conflicts, Instant(self._now + _GAP_US)
+        log, soon = self._replica.conflicts, Instant(self._now + max(_GAP_US, self._lacks_us()))
         self._is_resting = not (log.open or self._cursor or self._queue)
         instants = [Instant(self._now + _REST_US)]
         if self._jobs:
@@ -313,6 +313,10 @@ class Settling:
         elif not self._scan:
             instants.append(max(soon, self._walks_at if log.open else self._recounts_at))
         return min(instants)
+
+    def _lacks_us(self) -> int:
+        """Return how long it takes, at the earliest, until the next look may be paid for."""
+        return int(max(0.0, 1 - self._tokens) * 1e6 / self._limits.settle_keys_per_s)
 
     # ---- purging -------------------------------------------------------------------------
 

@@ -130,7 +130,9 @@ class Steps:
         passing.extend(version for version in versions if version not in passing)
         came = self._came.get((source, key), ())
         for version in passing:
-            if version in held.versions or not covers(held.context, version.dot):
+            if self._fates.is_gone(version.write_id) or version in held.versions:
+                continue
+            if not covers(held.context, version.dot):
                 continue
             for other in (*held.versions, *passing, *came):
                 if other.write_id != version.write_id and self._supersedes(other, version):
