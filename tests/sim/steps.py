@@ -18,6 +18,7 @@ Source: design, section 7. Its tests are tests/sim/test_checks.py.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Protocol
 
 from kvnode.core.batch import Family
@@ -128,13 +129,17 @@ class Steps:
         """Of several states that a record had in one turn, messages tell and its store does not."""
         passing = self._passing.setdefault((source, key), deque(maxlen=_PASSING))
         passing.extend(version for version in versions if version not in passing)
-        came = self._came.get((source, key), ())
-        for version in passing:
+        self._note_passed((*passing, *self._came.get((source, key), ())), held)
+
+    def _note_passed(self, seen: Collection[Version], held: Record) -> None:
+        """Of what a node has told of or was brought, its store holds some, and knows the others as
+        superseded: by one of these."""
+        for version in seen:
             if self._fates.is_gone(version.write_id) or version in held.versions:
                 continue
             if not covers(held.context, version.dot):
                 continue
-            for other in (*held.versions, *passing, *came):
+            for other in (*held.versions, *seen):
                 if other.write_id != version.write_id and self._supersedes(other, version):
                     self._fates.note_gone(version.write_id, other.write_id)
 
@@ -151,6 +156,7 @@ class Steps:
         """An owner stores a record in place of another; `old` is None if that is not known."""
         self._check_versions(key, new)
         self._check_votes(node, key, old, new)
+        self._note_passed(self._came.get((node, key), ()), new)
         if old is None:
             return
         seen = old.context
@@ -271,6 +277,8 @@ class Steps:
             if self._supersedes(other, version):
                 self._fates.note_gone(version.write_id, other.write_id)
         self._note_late(node, key, version)
+        for heir in self._fates.replacing.get(version.write_id[:8], {}).values():
+            self._fates.note_gone(version.write_id, heir)  # another attempt of it was replaced
         if self._fates.is_gone(version.write_id):
             return
         logs = self._stores.logged.get((key, version.write_id), {})

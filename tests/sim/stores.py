@@ -159,14 +159,15 @@ class Fates:
         self._why: dict[bytes, dict[bytes, None]] = {}
         self.dots: dict[bytes, dict[Dot, None]] = {}
         """The versions of each write."""
-        self.replacing: dict[bytes, dict[Dot, None]] = {}
-        """By the beginning of a write's id: the versions that remember to have replaced it."""
+        self.replacing: dict[bytes, dict[Dot, bytes]] = {}
+        """By the beginning of a write's id: versions that remember to have replaced it, and their
+        writes."""
 
     def note_version(self, version: Version) -> None:
         """A version was seen."""
         self.dots.setdefault(version.write_id, {})[version.dot] = None
         for name in replaced_by(version):
-            self.replacing.setdefault(name, {})[version.dot] = None
+            self.replacing.setdefault(name, {})[version.dot] = version.write_id
 
     def note_gone(self, write_id: bytes, why: bytes) -> None:
         """A write is no longer alive. `why`: another write's id, or how else."""
