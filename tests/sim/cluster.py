@@ -10,6 +10,7 @@ Its tests are tests/sim/test_world.py and tests/sim/test_cluster.py.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import heapq
 import itertools
@@ -216,9 +217,8 @@ class Cluster:
         if host.identity is None or topology.epoch <= host.identity.topology.epoch:
             return
         try:
-            host.identity.install(encode_topology(topology))
-        except (StorageStalled, StorageFull):
-            pass
+            with contextlib.suppress(StorageStalled, StorageFull):
+                host.identity.install(encode_topology(topology))
         except StorageFenced as exc:
             host.fail(exc)
 

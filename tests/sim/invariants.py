@@ -279,7 +279,8 @@ def busy(cluster: Cluster) -> str:
             ("operations", life.coordinator.in_flight),
             ("hints under way", life.handoff.under_way),
             ("hints", life.hints.pending),
-            ("scans of settling", life.upkeep.settling.under_way),
+            # Where the log has no room, open conflicts are looked at for good.
+            ("conflicts", 0 if life.replica.conflicts.open else life.upkeep.settling.under_way),
         ):
             if count:
                 return f"node {number} holds {count} {what} long after all has healed"
