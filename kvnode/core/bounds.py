@@ -56,6 +56,9 @@ OWN_WRITES_MAX = 65_536
 SETTLING_KEYS_MAX = 4_096
 """Conflicts that a node watches at a time until they may be settled; others come after them."""
 
+LOGGED_NAMES_MAX = 4_096
+"""Names of logged entries that a node remembers, so that one that is logged again counts once."""
+
 FRAME_OPERATIONS_MAX = 4_096
 """Operations in one frame that a node accepts; its own frames hold at most `frame_operations`."""
 

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from kvnode.core.batch import Family, WriteBatch
-from kvnode.core.bounds import SETTLING_KEYS_MAX
+from kvnode.core.bounds import LOGGED_NAMES_MAX
 from kvnode.core.hlc import Timestamp
 from kvnode.core.keys import StorageKey, is_storage_key
 from kvnode.core.record import DamagedRecord, decode, encode
@@ -156,5 +156,5 @@ class ConflictLog:
 
     def _remember(self, name: bytes) -> None:
         self._recent[name] = None
-        if len(self._recent) > SETTLING_KEYS_MAX:
+        if len(self._recent) > LOGGED_NAMES_MAX:
             del self._recent[next(iter(self._recent))]

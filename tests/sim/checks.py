@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
 from kvnode.core.batch import Family, WriteBatch
+from kvnode.core.conflict_log import DamagedEntry
 from kvnode.core.keys import StorageKey
 from kvnode.core.messages import (
     ClientGet,
@@ -27,7 +28,7 @@ from kvnode.core.messages import (
 from kvnode.core.record import core_of, decode
 from kvnode.core.topology import Durability
 from kvnode.core.versions import NOTHING_SEEN, Dot, Vote, covers_all, join
-from kvnode.storage.port import Engine, ReadFailure
+from kvnode.storage.port import Engine, ReadFailure, StorageDamaged
 from tests.sim.answers import Answers
 from tests.sim.history import FAILED as FAILED
 from tests.sim.history import NOT_APPLIED as NOT_APPLIED
@@ -86,12 +87,23 @@ class Watch:
         for key, seen in self.stores.lost_by(node):
             if not covers_all(self.steps.reaped.get(key, NOTHING_SEEN), seen):
                 self.of(key).losses_us.append(self._cluster.now_us)
+        self._find_logged(node)
         for name, record in before.items():
             key = StorageKey(name)
             if self._cluster.keyspace_of(key).durability is Durability.PERIODIC:
                 now = self.stores.held.get((node, Family.RECORDS, name))
                 if now is None or not covers_all(now.record.context, record.context):
                     self.of(key).is_lossy = True
+
+    def _find_logged(self, node: NodeNumber) -> None:
+        """What a store has in its log as a life begins is durable."""
+        try:
+            pairs = self._cluster.hosts[node].engine.scan(Family.CONFLICT_LOG, b"", None, 1 << 20)
+            places = [loser_of(*pair) for pair in pairs]
+        except (StorageDamaged, DamagedEntry):
+            return
+        for place in places:
+            self.stores.logged.setdefault(place, {})[node] = None
 
     def on_write(self, node: NodeNumber, engine: Engine, batch: WriteBatch) -> None:
         """Check what a node is about to store."""

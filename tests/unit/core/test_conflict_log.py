@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kvnode.core.batch import Family, WriteBatch
-from kvnode.core.bounds import SETTLING_KEYS_MAX
+from kvnode.core.bounds import LOGGED_NAMES_MAX
 from kvnode.core.conflict_log import (
     ConflictLog,
     DamagedEntry,
@@ -113,9 +113,9 @@ def test_an_entry_that_a_later_life_logs_again_is_no_second_one() -> None:
 
 def test_of_logged_entries_a_bounded_number_is_remembered() -> None:
     log = ConflictLog(bytes_max=1 << 30)
-    for ms in range(SETTLING_KEYS_MAX + 5):
+    for ms in range(LOGGED_NAMES_MAX + 5):
         log.add(WriteBatch(), [entry(ms=ms)])
-    assert len(log._recent) == SETTLING_KEYS_MAX
+    assert len(log._recent) == LOGGED_NAMES_MAX
 
 
 def test_a_full_log_takes_all_losers_of_a_conflict_or_none() -> None:
