@@ -49,7 +49,7 @@ ELSEWHERE: dict[Code, type[KVError]] = {
     Code.STORAGE_FULL: errors.StorageFull,
     Code.CORRUPT_DATA: errors.CorruptData,
 }
-"""Another node may do it; final once every node of the partition has said so."""
+"""Another node may do it, also one that is away just now; final once every node has refused."""
 
 EFFECT_POSSIBLE = frozenset({Code.UNCERTAIN, Code.TIMEOUT, Code.INTERNAL, Code.UNSPECIFIED})
 """A write that got one of these may have been applied, whatever else the failure says."""
@@ -80,7 +80,7 @@ def is_in_doubt(operation: Operation) -> bool:
 def error_now(operation: Operation, refusal: Refusal, *, nodes: int, now: float) -> KVError | None:
     """Return the error if a refusal is the last word, None if another attempt makes sense.
 
-    `nodes` is how many could be asked.
+    `nodes` is how many there are to be asked; who refused is noted already.
     """
     final = FINAL.get(refusal.code)
     if final is not None and operation.may_have_applied:
@@ -89,7 +89,7 @@ def error_now(operation: Operation, refusal: Refusal, *, nodes: int, now: float)
         return final(refusal.message, replies=operation.replies)
     if is_in_doubt(operation):
         return None
-    if (elsewhere := ELSEWHERE.get(refusal.code)) is not None and operation.attempts >= nodes:
+    if (elsewhere := ELSEWHERE.get(refusal.code)) is not None and len(operation.refused) >= nodes:
         return elsewhere(refusal.message, replies=operation.replies)
     is_overload = refusal.code is Code.OVERLOADED
     if is_overload and now + refusal.retry_after_ms / 1000 >= operation.deadline:

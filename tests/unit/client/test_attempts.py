@@ -283,6 +283,28 @@ def test_who_was_not_asked_yet_costs_no_budget_when_another_cannot_reach_enough(
     assert bench.holder(operation) is bench.lanes[2]
 
 
+def test_a_full_disk_is_not_the_last_word_while_others_are_away_and_may_have_room() -> None:
+    bench = warmed(hedge_burst=0.0)
+    full, back, dead = bench.lanes
+    back.state = dead.state = LaneState.DOWN
+    operation = bench.put()
+    for _ in range(5):
+        assert full.take() == [operation]
+        refuse(bench, full, operation, Code.STORAGE_FULL)
+        bench.advance(0.5, heard=(full,))
+    bench.engine.on_connected(back, bench.now)
+    refuse(bench, *_taken(full), Code.STORAGE_FULL)
+    bench.advance(0.5, heard=(full, back))
+    bench.acknowledge(back, *back.take())
+    assert operation.is_done
+    assert operation.error is None
+
+
+def _taken(lane: Lane) -> tuple[Lane, Operation]:
+    (operation,) = lane.take()
+    return lane, operation
+
+
 def test_past_the_budget_other_retries_slow_down_and_none_fails_for_it() -> None:
     bench = warmed(retry_share=0.0, retry_burst=1.0, retry_scarce_ms=400.0, hedge_burst=0.0)
     operations = refuse_many(bench, 10, Code.TIMEOUT)

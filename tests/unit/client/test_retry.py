@@ -10,6 +10,7 @@ from kvclient import errors
 from kvclient.bounds import Bounds
 from kvclient.operation import Operation
 from kvclient.retry import Code, Refusal, backoff_s, error_at_deadline, error_now
+from tests.unit.client.fakes import Bench
 
 
 def put() -> Operation:
@@ -54,11 +55,20 @@ def test_what_another_node_may_do_better_is_tried_again(code: Code) -> None:
     assert verdict(put(), code) is None
 
 
-def test_a_full_disk_is_reported_once_every_node_has_said_so() -> None:
-    operation = put()
-    assert verdict(operation, Code.STORAGE_FULL) is None
-    operation.attempts = 3
-    assert isinstance(verdict(operation, Code.STORAGE_FULL), errors.StorageFull)
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [(Code.STORAGE_FULL, errors.StorageFull), (Code.CORRUPT_DATA, errors.CorruptData)],
+)
+def test_what_one_node_cannot_do_fails_once_every_node_has_refused_it(
+    code: Code, error: type[errors.KVError]
+) -> None:
+    operation, lanes = put(), tuple(Bench().lanes)
+    operation.attempts = 9
+    for count in (1, 2):
+        operation.refused = lanes[:count]
+        assert verdict(operation, code) is None
+    operation.refused = lanes
+    assert type(verdict(operation, code)) is error
 
 
 def test_after_an_uncertain_attempt_no_refusal_is_not_applied() -> None:
