@@ -23,7 +23,7 @@ from tests.sim.story import Broken
 _SLICE_MAX = 512
 """Entries that one scan may ask for, or one answer may list."""
 _SCANS = 6
-"""Kinds of scans that may begin in one turn, whatever it was told."""
+"""Kinds of scans that may begin in one turn, whatever it was told; and one of hints for a node."""
 _ENTRIES = 8
 """Entries of all families that belong to one operation."""
 
@@ -75,7 +75,7 @@ def check_turn(
     _hold("messages sent", sent, 2 * nodes * work + windows)
     _hold("answers given", sum(map(len, out.clients.values())), work)
     _hold("entries written", len(turn.batch.changes), _ENTRIES * work + 2 * partitions)
-    _hold("slices asked for", len(out.scans), items + _SCANS)
+    _hold("slices asked for", len(out.scans), items + _SCANS + nodes)
     _hold("keys fetched", fetched, 2 * items * nodes + _SLICE_MAX)
     for scan in out.scans:
         _hold("entries of a slice", scan.limit, _SLICE_MAX)
