@@ -25,7 +25,8 @@ PUT_DELETE = 2
 PUT_EXPLICIT = 4
 OVERHEAD_BYTES = 64
 WRITE_ID_BYTES = 16
-WRITE_IDS_AT_ONCE = 256
+CLIENT_BYTES = 8
+"""Of a write id: they name the client."""
 
 
 class Waiter(Protocol):
@@ -156,21 +157,21 @@ class Operation:
 
 
 class WriteIds:
-    """Names for writes, drawn from a source of random bytes many at a time."""
+    """Names for the writes of one client: eight bytes of its own, then a number that grows.
 
-    __slots__ = ("_random_bytes", "_ready")
+    So nodes know the order of its puts, wherever these meet. Another client has other eight bytes.
+    """
+
+    __slots__ = ("_client", "_count")
 
     def __init__(self, random_bytes: Callable[[int], bytes]) -> None:
-        self._random_bytes = random_bytes
-        self._ready: list[bytes] = []
+        self._client = random_bytes(CLIENT_BYTES)
+        self._count = 0
 
     def draw(self) -> bytes:
-        """Return a write id that was never returned before."""
-        if not self._ready:
-            data = self._random_bytes(WRITE_ID_BYTES * WRITE_IDS_AT_ONCE)
-            starts = range(0, len(data), WRITE_ID_BYTES)
-            self._ready = [data[start : start + WRITE_ID_BYTES] for start in starts]
-        return self._ready.pop()
+        """Return a write id that was never returned before, and is greater than those that were."""
+        self._count += 1
+        return self._client + self._count.to_bytes(WRITE_ID_BYTES - CLIENT_BYTES, "big")
 
 
 class Lane:

@@ -154,6 +154,7 @@ class Lone(NamedTuple):
     timestamp: Timestamp
     write_id: bytes
     is_tombstone: bool
+    is_explicit: bool
     memory: bytes
     """The version's extension."""
 
@@ -168,7 +169,7 @@ class Lone(NamedTuple):
         return True
 
 
-NOT_HELD = Lone({}, Dot(0, 0), Timestamp(0), b"", is_tombstone=False, memory=b"")
+NOT_HELD = Lone({}, Dot(0, 0), Timestamp(0), b"", is_tombstone=False, is_explicit=False, memory=b"")
 """Stands for nothing: whatever comes replaces it."""
 
 
@@ -205,7 +206,10 @@ def read_lone(key: StorageKey, data: bytes) -> Lone | None:
     flat = _pairs_struct(entries).unpack_from(data, _HEAD.size)
     context = dict(zip(flat[::2], flat[1::2], strict=True))
     memory = data[payload : payload + extra] if extra else b""
-    return Lone(context, Dot(actor, counter), stamp, write_id, flags & _TOMBSTONE != 0, memory)
+    return Lone(
+        context, Dot(actor, counter), stamp, write_id, flags & _TOMBSTONE != 0,
+        flags & _EXPLICIT != 0, memory,
+    )  # fmt: skip
 
 
 def cast_vote(key: StorageKey, data: bytes, owner: int) -> Encoded:

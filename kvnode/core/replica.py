@@ -52,7 +52,15 @@ from kvnode.core.shelf import Shelf, is_open
 from kvnode.core.shelf import TooMany as TooMany
 from kvnode.core.topology import Topology
 from kvnode.core.trees import Trees, trees_of
-from kvnode.core.twins import bury_twins, has_replaced, remember
+from kvnode.core.twins import (
+    Named,
+    bury_twins,
+    has_replaced,
+    is_behind,
+    named,
+    remember,
+    remember_one,
+)
 from kvnode.core.versions import (
     Context,
     Dot,
@@ -142,7 +150,8 @@ class Replica(Shelf):
         held = self._lone(request.key)
         if held is None or not _is_replaced(held, request):
             return self._coordinate_among(request, now)
-        version = self._seal(request, remember((held.write_id,), held.memory))
+        new, old = _named(request), Named(held.write_id, held.is_explicit)
+        version = self._seal(request, remember_one(new, old, held.memory))
         own = {version.dot.actor: version.dot.counter}  # a range: its issuer has seen them all
         context = join(request.seen, Context({**held.context, **own}))
         if context.dots or len(context.vector) > CONTEXT_ENTRIES_MAX or now >= request.deadline_us:
@@ -159,7 +168,7 @@ class Replica(Shelf):
         """The general case: siblings, an earlier attempt of the same write, a newer version."""
         mine = self._load(request.key)
         earlier = find_write(mine, request.write_id)
-        if earlier is None and has_replaced(mine, request.write_id):
+        if earlier is None and has_replaced(mine, _named(request)):
             # A late attempt: the write was here, and was superseded. It is done.
             encoded = self._store(request.key, mine, was_open=is_open(mine))
             return LocalWrite(mine.versions[0], mine, encoded, 0, is_replaced=True)
@@ -304,8 +313,8 @@ class Replica(Shelf):
         """Return a client's write over what is held, under the next dot, which is not spent yet."""
         stamp, explicit = Timestamp(request.timestamp), request.is_explicit
         replaced = replaced_at_put(mine, stamp, seen=request.seen, is_explicit=explicit)
-        older = replaced[0].extension if replaced else b""
-        return self._seal(request, remember([old.write_id for old in replaced], older))
+        older = [old.extension for old in replaced]
+        return self._seal(request, remember(_named(request), map(named, replaced), older))
 
     def _seal(self, request: ClientPut, memory: bytes) -> Version:
         partition = self._partition(request.key)
@@ -325,11 +334,15 @@ class Replica(Shelf):
         return partition_of_key(key, self._partition_bits)
 
 
+def _named(request: ClientPut) -> Named:
+    return Named(request.write_id, request.is_explicit)
+
+
 def _is_replaced(held: Lone, request: ClientPut) -> bool:
     """Say whether a client's write leaves nothing of the one version that is held."""
     if held.write_id == request.write_id:
         return False  # an earlier attempt of this write
-    if held.memory and request.write_id[:8] in held.memory:
+    if is_behind(_named(request), Named(held.write_id, held.is_explicit), held.memory):
         return False  # a late attempt
     plain = not request.is_explicit and held.timestamp < request.timestamp
     return plain or covers(request.seen, held.dot) or held is NOT_HELD

@@ -1,69 +1,146 @@
-"""Twins: versions of one write under several dots, because it was tried at several coordinators.
+"""Twins, and what else is superseded although no dot says so.
 
-They are one write: superseding one supersedes all. Dots cannot tell, so write ids do, in two ways.
-A version remembers which writes it replaced (their ids' first eight bytes, the newest few, in its
-extension): a twin that comes late, from a coordinator that was stopped, finds that it is replaced.
-And where a merge finds one twin superseded, the others go with it. What goes is covered by its dot,
-so that from then on every merge agrees, whichever order it has.
+Twins are versions of one write under several dots, because it was tried at several coordinators.
+They are one write: superseding one supersedes all. And the plain puts of one client are in order:
+a later one supersedes every earlier one, wherever they meet, also a twin of it that was stuck on
+the other side of a partition. Dots cannot tell, so write ids do: their first eight bytes name the
+client, and as bytes the ids of one client grow.
+
+A version that replaces another client's writes remembers them in its extension: of the newest few
+clients the last plain put, which stands for all before it, and the newest few explicit puts, which
+stand for themselves alone (an explicit put leaves what its context does not cover). A twin that
+comes late finds that it is replaced. And where a merge finds one version superseded, its twins and
+what it stood for go with it. What goes is covered by its dot, so that from then on every merge
+agrees, whichever order it has.
 
 Laws: a version is buried only beside another write, which survives; burying twice changes nothing;
-what is buried stays covered. A client sends all attempts of a write with the context of the first,
-which cannot cover them: so no twin covers another.
+what is buried stays covered; among the plain puts of one client only the last survives. A client
+sends all attempts of a write with the context of the first, which cannot cover them: so no twin
+covers another.
 Tests: tests/unit/core/test_twins.py, tests/sim/test_twins.py.
-Source: design, section 2.2. Left out: a twin that comes after more writes than are remembered.
+Source: design, section 2.2; docs/decisions/0011-puts-of-one-client-are-in-order.md. Left out: a
+twin that comes when more clients, or more explicit puts, have been here than are remembered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from kvnode.core.versions import Context, Record, Version, join
 
-REPLACED_MAX = 4
-"""How many replaced writes a version remembers."""
-_HEAD = 8
-"""Bytes of a write id; ids are random."""
-_TAG = b"\x01"
+CLIENTS_MAX = 4
+"""How many clients' plain puts a version remembers to have replaced."""
+EXPLICIT_MAX = 4
+"""How many explicit puts."""
+CLIENT_BYTES = 8
+"""Of a write id: they name the client."""
+_ID = 16
+_TAG = 2
+_HEAD_BYTES = 2
+_AND_ITSELF = b"\0"
+"""Appended to an id: a bound that the id itself is below."""
 
 
-def remember(ids: Iterable[bytes], older: bytes) -> bytes:
-    """Return the extension of a version that replaces these writes.
+class Named(NamedTuple):
+    """A write as far as its place in its client's order goes."""
+
+    write_id: bytes
+    is_explicit: bool
+
+
+class Memory(NamedTuple):
+    """What a version remembers to have replaced, newest first."""
+
+    plain: tuple[bytes, ...] = ()
+    """The last plain put of each client."""
+    explicit: tuple[bytes, ...] = ()
+
+
+_NOTHING = Memory()
+
+
+def remember(new: Named, replaced: Iterable[Named], older: Iterable[bytes]) -> bytes:
+    """Return the extension of a version that replaces others.
 
     Args:
-        ids: the write ids of what it replaces.
-        older: the extension of one of them: what that one replaced is replaced, too.
+        new: the version's own write.
+        replaced: what it replaces, newest first.
+        older: the extensions of these: what they replaced is replaced, too.
     """
-    heads = b"".join(write_id[:_HEAD] for write_id in ids)
-    if older[:1] == _TAG:
-        heads += older[1:]
-    return _TAG + heads[: _HEAD * REPLACED_MAX] if heads else b""
+    plain: dict[bytes, bytes] = {}
+    explicit: dict[bytes, None] = {}
+    for write_id, is_explicit in replaced:
+        _note(plain, explicit, write_id, is_explicit=is_explicit)
+    for memory in map(read_memory, older):
+        for write_id in memory.plain:
+            _note(plain, explicit, write_id, is_explicit=False)
+        explicit.update(dict.fromkeys(memory.explicit))
+    if not new.is_explicit:
+        plain.pop(new.write_id[:CLIENT_BYTES], None)  # it stands for them by its own id
+    return _pack(list(plain.values())[:CLIENTS_MAX], list(explicit)[:EXPLICIT_MAX])
 
 
-def replaced_by(version: Version) -> list[bytes]:
-    """Return the heads of the write ids that a version remembers to have replaced."""
-    memory = version.extension
-    if memory[:1] != _TAG:
-        return []
-    return [memory[at : at + _HEAD] for at in range(1, len(memory), _HEAD)]
+def remember_one(new: Named, held: Named, extension: bytes) -> bytes:
+    """What `remember` returns for one that is replaced, sooner where a client rewrites its key;
+    without a write id nothing is."""
+    if not held.write_id:
+        return b""
+    is_ordered = not (extension or new.is_explicit or held.is_explicit)
+    if is_ordered and new.write_id[:CLIENT_BYTES] == held.write_id[:CLIENT_BYTES]:
+        return b""
+    return remember(new, (held,), (extension,))
 
 
-def has_replaced(record: Record, write_id: bytes) -> bool:
-    """Say whether a survivor remembers to have replaced that write."""
-    head = write_id[:_HEAD]
-    return any(head in replaced_by(version) for version in record.versions)
+def read_memory(extension: bytes) -> Memory:
+    """Return what an extension says; nothing if it is none of ours."""
+    if extension[:1] != bytes((_TAG,)) or len(extension) % _ID != _HEAD_BYTES:
+        return _NOTHING
+    ids = [extension[at : at + _ID] for at in range(_HEAD_BYTES, len(extension), _ID)]
+    return Memory(tuple(ids[: extension[1]]), tuple(ids[extension[1] :]))
+
+
+def is_behind(write: Named, held: Named, extension: bytes) -> bool:
+    """Say whether a version that is held, with this extension, has replaced a write or a later one
+    of its client."""
+    if not (write.is_explicit or held.is_explicit) and _is_earlier(write, held.write_id):
+        return True
+    client = write.write_id[:CLIENT_BYTES]
+    if not extension or client not in extension:
+        return False
+    memory = read_memory(extension)
+    if write.is_explicit:
+        return write.write_id in memory.explicit
+    return any(_is_earlier(write, last + _AND_ITSELF) for last in memory.plain)
+
+
+def has_replaced(record: Record, write: Named) -> bool:
+    """Say whether a survivor has replaced that write, or a later one of its client."""
+    return any(is_behind(write, named(held), held.extension) for held in record.versions)
+
+
+def named(version: Version) -> Named:
+    """Return the write that a version is of."""
+    return Named(version.write_id, version.is_explicit)
 
 
 def bury_twins(merged: Record, *sources: Record) -> Record:
-    """Return what is left of a merge of `sources` once twins of superseded versions are gone."""
+    """Return what is left of a merge of `sources` once what is superseded by name is gone."""
     alive = {version.dot for version in merged.versions}
-    dead = set()
+    bounds: dict[bytes, bytes] = {}
+    explicit: set[bytes] = set()
     for source in sources:
         for version in source.versions:
-            if version.extension:
-                dead.update(replaced_by(version))
-            if version.dot not in alive:
-                dead.add(version.write_id[:_HEAD])
-    gone = frozenset(v.dot for v in merged.versions if v.write_id[:_HEAD] in dead)
+            _bury_behind(version, version.dot in alive, bounds, explicit)
+    gone = frozenset(
+        version.dot
+        for version in merged.versions
+        if (
+            version.write_id in explicit
+            if version.is_explicit
+            else version.write_id < bounds.get(version.write_id[:CLIENT_BYTES], b"")
+        )
+    )
     if not gone or len(gone) == len(alive):
         return merged  # nothing is left that could have replaced it
     return Record(
@@ -71,3 +148,41 @@ def bury_twins(merged: Record, *sources: Record) -> Record:
         tuple(version for version in merged.versions if version.dot not in gone),
         tuple(vote for vote in merged.votes if vote.dot not in gone),
     )
+
+
+def _bury_behind(
+    version: Version, is_alive: bool, bounds: dict[bytes, bytes], explicit: set[bytes]
+) -> None:
+    """Raise the bound below which a client's plain puts are superseded, by what one version says,
+    and name the explicit puts that are."""
+    memory = read_memory(version.extension) if version.extension else _NOTHING
+    ends: Sequence[bytes] = [last + _AND_ITSELF for last in memory.plain]
+    explicit.update(memory.explicit)
+    if not version.is_explicit:
+        ends = [*ends, version.write_id if is_alive else version.write_id + _AND_ITSELF]
+    elif not is_alive:
+        explicit.add(version.write_id)
+    for end in ends:
+        client = end[:CLIENT_BYTES]
+        if bounds.get(client, b"") < end:
+            bounds[client] = end
+
+
+def _is_earlier(write: Named, end: bytes) -> bool:
+    return write.write_id[:CLIENT_BYTES] == end[:CLIENT_BYTES] and write.write_id < end
+
+
+def _note(
+    plain: dict[bytes, bytes], explicit: dict[bytes, None], write_id: bytes, *, is_explicit: bool
+) -> None:
+    if is_explicit:
+        explicit[write_id] = None
+        return
+    client = write_id[:CLIENT_BYTES]
+    plain[client] = max(write_id, plain.get(client, b""))
+
+
+def _pack(plain: list[bytes], explicit: list[bytes]) -> bytes:
+    if not plain and not explicit:
+        return b""
+    return bytes((_TAG, len(plain))) + b"".join((*plain, *explicit))

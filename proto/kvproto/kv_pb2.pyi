@@ -246,9 +246,11 @@ class PutRequest(_message.Message):
     ttl_ms: _builtins.int
     """0: the keyspace's"""
     write_id: _builtins.bytes
-    """16 bytes; with it (and `timestamp`) the put may be retried anywhere"""
+    """16 bytes: 8 of the client, 8 that grow (big endian), or all random; with it"""
     timestamp: _builtins.int
-    """HLC of the first attempt; 0: the node stamps it"""
+    """(and `timestamp`) the put may be retried anywhere
+    HLC of the first attempt; 0: the node stamps it
+    """
     def __init__(
         self,
         *,

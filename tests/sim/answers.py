@@ -8,6 +8,7 @@ What it decides: which answer is a violation.
     5-read-is-current       the read returns a write acknowledged before, or its heir or rival
     5-read-covers           its context covers all that was acknowledged before
     5-read-is-durable       what is shown is synced somewhere
+    5-session-reads-its-own a session is not given what its own later plain put replaced
     5-expired-is-gone       nothing is read long after it has expired
     6-not-applied-unseen    what was called not applied is never read
 
@@ -30,6 +31,7 @@ from kvnode.core.context import open_context
 from kvnode.core.keys import StorageKey
 from kvnode.core.messages import GetResult, NodeNumber, PutResult
 from kvnode.core.topology import Durability, Keyspace
+from kvnode.core.twins import Named
 from kvnode.core.versions import NOTHING_SEEN, Dot, covers
 from tests.sim.history import NOT_APPLIED, KeyHistory, Read, Write
 from tests.sim.host import CLUSTER_KEY
@@ -65,7 +67,7 @@ class Answers:
             return
         if not dots and history.has_successor(write, dots):
             return  # another write of the turn has superseded it before anybody saw it
-        dots += self._fates.replacing.get(write_id[:8], ())  # whoever holds these need not hold it
+        dots += self._fates.ahead_of(key, Named(write_id, write.is_explicit))
         slots = [owner for owner in self._cluster.owners(key) if self._has_slot(owner, key, dots)]
         if len(slots) < w:
             told = f"{brief_value(write.value)} is acknowledged with w={w}, and is durable for"
@@ -134,6 +136,7 @@ class Answers:
         if candidates and all(write.outcome == NOT_APPLIED for write in candidates):
             told = f"{brief_value(read.value)} is read, and was called not applied"
             self._watch.fail("6-not-applied-unseen", read.key, told)
+        self._check_own(history, read, candidates)
         self._check_expiry(read, candidates)
         if not is_bound:
             return
@@ -144,6 +147,19 @@ class Answers:
             self._check_covers(history, read, count)
             if read.values:
                 self._check_told(history, read, count)
+
+    def _check_own(self, history: KeyHistory, read: Read, candidates: list[Write]) -> None:
+        """A session is not given what it has replaced itself, by whichever attempt."""
+        if read.client is None or read.value is None:
+            return
+        if history.is_lossy or self._watch.is_unsafe:
+            return
+        for write in candidates:
+            for later in history.writes if write.client == read.client else ():
+                if write.is_replaced_by(later, read.began_us):
+                    told = f"{brief_value(read.value)} is read by who had replaced it by"
+                    text = f"{told} {brief_value(later.value)}"
+                    self._watch.fail("5-session-reads-its-own", read.key, text)
 
     def _is_strong(self, keyspace: Keyspace, history: KeyHistory, read: Read) -> bool:
         """Whether every acknowledged write must be known to this read."""

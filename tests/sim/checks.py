@@ -27,6 +27,7 @@ from kvnode.core.messages import (
 )
 from kvnode.core.record import core_of, decode
 from kvnode.core.topology import Durability
+from kvnode.core.twins import Named
 from kvnode.core.versions import NOTHING_SEEN, Dot, Vote, covers_all, join
 from kvnode.storage.port import Engine, ReadFailure, StorageDamaged
 from tests.sim.answers import Answers
@@ -110,9 +111,6 @@ class Watch:
         if (life := self._cluster.hosts[node].life) is not None:
             self.steps.issuers[life.replica.actor] = node
         last = {(family, name): data for family, name, data in batch.changes}
-        for (family, name), data in last.items():  # before records that go in the same turn
-            if family is Family.FLOORS and data is None:
-                self.steps.dropped[node, int.from_bytes(name[:4], "big")] = None
         for (family, name), data in last.items():
             match family:
                 case Family.RECORDS:
@@ -121,6 +119,8 @@ class Watch:
                     self._on_hint(node, name, data, engine)
                 case Family.CONFLICT_LOG if data is not None:
                     self._on_logged(node, name, data, engine)
+                case Family.FLOORS if data is None:
+                    self.steps.dropped[node, int.from_bytes(name[:4], "big")] = None
 
     def on_sync(self, node: NodeNumber) -> None:
         """A node's log has been synced."""
@@ -212,6 +212,14 @@ class Watch:
     def last_dots_of(self, write: Write) -> list[Dot]:
         """Return those of its last stamp."""
         return list(self.fates.dots.get(write.write_ids[-1], ())) if write.write_ids else []
+
+    def dots_ahead_of(self, write: Write) -> list[Dot]:
+        """Return the versions that by their names have replaced a write: these stand for it."""
+        return [
+            dot
+            for name in write.write_ids[-1:]
+            for dot in self.fates.ahead_of(write.key, Named(name, write.is_explicit))
+        ]
 
     def expiry_of(self, write: Write) -> int:
         """Return when a write expires, ms since 1970; 0: never."""

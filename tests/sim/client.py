@@ -132,6 +132,7 @@ class Client:
             ttl_ms=ttl_ms,
         )
         write = Write(name, value, explicit is not None, NOTHING_SEEN, self.cluster.now_us, w=w)
+        write.client = self.number
         self.cluster.watch.began(write)
         self._submit(operation, _Putting(self, operation, write), at, timeout_us)
         if wait:
@@ -158,7 +159,7 @@ class Client:
         keyspace = keyspace or self.cluster.keyspace.name
         flags = GET_EXPLAIN if explain else 0
         operation = Operation(keyspace, key, is_put=False, quorum=r, flags=flags)
-        read = Read(encode_key(keyspace, key), self.cluster.now_us, r=r)
+        read = Read(encode_key(keyspace, key), self.cluster.now_us, r=r, client=self.number)
         self.cluster.watch.began(read)
         self._submit(operation, _Getting(self, operation, read, then), at, timeout_us)
         if wait:

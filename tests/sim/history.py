@@ -45,6 +45,17 @@ class Write:
     """Owners that were to hold it; 0: as many as the keyspace says."""
     acked_dot: Dot | None = None
     """Of its versions the one that was acknowledged, if that is certain."""
+    client: int | None = None
+
+    def is_replaced_by(self, later: Write, before_us: int) -> bool:
+        """Say whether its own client had by then replaced it by a later plain put."""
+        return (
+            later.client == self.client
+            and self.outcome == later.outcome == OK
+            and not (later.is_explicit or later.may_lose)
+            and (self.ended_us or 0) < later.began_us
+            and (later.ended_us or 0) < before_us
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -62,6 +73,8 @@ class Read:
     r: int = 0
     """Owners that were to answer; 0: as many as the keyspace says."""
     ended_us: int | None = None
+    client: int | None = None
+    """None: not as a client sees it, but the node that answers."""
 
 
 class KeyHistory:

@@ -218,7 +218,7 @@ def _check_known(cluster: Cluster, write: Write, joined: Record) -> None:
     dots = watch.dots_of(write)
     if not dots and watch.of(key).has_successor(write, dots):
         return  # another write of its turn superseded it before anybody saw it
-    for dot in dots:
+    for dot in (*dots, *watch.dots_ahead_of(write)):
         if covers(joined.context, dot):
             return
         if all(watch.steps.has_floor_seen(node, key, one_dot(dot)) for node in cluster.owners(key)):

@@ -29,7 +29,7 @@ from kvnode.core.keys import StorageKey, partition_of_key
 from kvnode.core.messages import NodeNumber, PeerMessage, ReplicaWrite, WriteKind
 from kvnode.core.pruning import digest
 from kvnode.core.record import DamagedRecord, decode, encode
-from kvnode.core.twins import replaced_by
+from kvnode.core.twins import is_behind, named
 from kvnode.core.versions import (
     NOTHING_SEEN,
     Context,
@@ -110,7 +110,7 @@ class Steps:
             return
         for version in versions:
             # Of several writes of one turn stores see the last; acknowledged are all.
-            self._fates.note_version(version)
+            self._fates.note_version(message.key, version)
         held = self._stores.held.get((source, Family.RECORDS, message.key))
         if held is not None and held.record.versions != versions:
             self._note_passing(source, message.key, versions, held.record)
@@ -235,7 +235,7 @@ class Steps:
             self._fail("3-records-are-in-order", key, str(error))
         partition = partition_of_key(key, self._cluster.topology.partition_bits)
         for version in record.versions:
-            self._fates.note_version(version)
+            self._fates.note_version(key, version)
             known = self._payloads.setdefault((partition, version.dot), (key, version.checksum))
             if known != (key, version.checksum):
                 self._fail("3-one-payload-a-dot", key, f"{version.dot} names two payloads")
@@ -277,7 +277,7 @@ class Steps:
             if self._supersedes(other, version):
                 self._fates.note_gone(version.write_id, other.write_id)
         self._note_late(node, key, version)
-        for heir in self._fates.replacing.get(version.write_id[:8], {}).values():
+        for heir in self._fates.ahead_of(key, named(version)).values():
             self._fates.note_gone(version.write_id, heir)  # another attempt of it was replaced
         if self._fates.is_gone(version.write_id):
             return
@@ -301,8 +301,8 @@ class Steps:
     def _supersedes(self, other: Version, version: Version) -> bool:
         if not other.is_explicit and other.timestamp > version.timestamp:
             return True
-        if version.write_id[:8] in replaced_by(other):
-            return True  # another attempt of it was replaced, perhaps within one turn
+        if is_behind(named(version), named(other), other.extension):
+            return True  # by name: of the same client, or another attempt of it was replaced
         write = self._judge.writes_by_id.get(other.write_id)
         if write is None:
             return False

@@ -18,7 +18,7 @@ from kvnode.core.hints import UnreadableHint, decode_hint, hint_key
 from kvnode.core.keys import StorageKey
 from kvnode.core.messages import NodeNumber
 from kvnode.core.record import DamagedRecord, decode
-from kvnode.core.twins import replaced_by
+from kvnode.core.twins import CLIENT_BYTES, Named, is_behind, named, read_memory
 from kvnode.core.versions import (
     EMPTY,
     NOTHING_SEEN,
@@ -159,15 +159,26 @@ class Fates:
         self._why: dict[bytes, dict[bytes, None]] = {}
         self.dots: dict[bytes, dict[Dot, None]] = {}
         """The versions of each write."""
-        self.replacing: dict[bytes, dict[Dot, bytes]] = {}
-        """By the beginning of a write's id: versions that remember to have replaced it, and their
-        writes."""
+        self._ahead: dict[tuple[StorageKey, bytes], dict[Dot, tuple[Named, bytes]]] = {}
+        """By key and client: the versions that may have replaced a write, and their memories."""
 
-    def note_version(self, version: Version) -> None:
+    def note_version(self, key: StorageKey, version: Version) -> None:
         """A version was seen."""
         self.dots.setdefault(version.write_id, {})[version.dot] = None
-        for name in replaced_by(version):
-            self.replacing.setdefault(name, {})[version.dot] = version.write_id
+        memory = read_memory(version.extension)
+        for name in (version.write_id, *memory.plain, *memory.explicit):
+            ahead = self._ahead.setdefault((key, name[:CLIENT_BYTES]), {})
+            ahead[version.dot] = (named(version), version.extension)
+
+    def ahead_of(self, key: StorageKey, write: Named) -> dict[Dot, bytes]:
+        """Return the versions that by their names have replaced a write, or a later one of its
+        client, with the ids of their writes: whoever holds these need not hold it."""
+        ahead = self._ahead.get((key, write.write_id[:CLIENT_BYTES]), {})
+        return {
+            dot: held.write_id
+            for dot, (held, memory) in ahead.items()
+            if is_behind(write, held, memory)
+        }
 
     def note_gone(self, write_id: bytes, why: bytes) -> None:
         """A write is no longer alive. `why`: another write's id, or how else."""

@@ -80,12 +80,14 @@ class World:
         lasts_us: int = 1_000,
         outcome: str = OK,
         at: tuple[int, ...] | None = None,
+        client: int | None = None,
     ) -> Write:
         """Have a client write the version of that name (see `builders.version`), and some owners
         (all) hold it; by default its caller hears `ok`."""
         now_us = self.cluster.now_us
         value = None if deletes else name.encode()
         write = Write(NAME, value, is_explicit, seen, now_us, [write_id(name)], [stamp(ms)])
+        write.client = client
         self.watch.began(write)
         made = (tombstone if deletes else version)(
             name, ms=ms, key=NAME, is_explicit=is_explicit, expires_ms=expires_ms
@@ -100,10 +102,16 @@ class World:
         return write
 
     def reads(
-        self, value: bytes | None, *, seen: Context, told: tuple[bytes | None, ...] = ()
+        self,
+        value: bytes | None,
+        *,
+        seen: Context,
+        told: tuple[bytes | None, ...] = (),
+        client: int | None = None,
     ) -> None:
         """Have a client read this."""
         read = Read(NAME, self.cluster.now_us, OK, value, seen, frozenset((value, *told)))
+        read.client = client
         self.watch.began(read)
         self.cluster.run(1_000)
         self.watch.ended(read)
@@ -294,6 +302,12 @@ def an_older_write_is_read(world: World) -> None:
     world.reads(b"a1", seen=ctx("a2"))
 
 
+def a_session_reads_what_it_replaced(world: World) -> None:
+    world.writes("a1", client=1)
+    world.writes("a2", ms=1, seen=ctx("a1"), client=1)
+    world.reads(b"a1", seen=ctx("a2"), client=1)
+
+
 def an_absence_is_read_after_a_write(world: World) -> None:
     world.writes("a1")
     world.reads(None, seen=ctx("a1"))
@@ -422,6 +436,7 @@ PLANTED: tuple[tuple[Plant, str], ...] = (
     (what_was_not_applied_is_read, "6-not-applied-unseen"),
     (what_nobody_wrote_is_read, "5-read-was-written"),
     (an_older_write_is_read, "5-read-is-current"),
+    (a_session_reads_what_it_replaced, "5-session-reads-its-own"),
     (an_absence_is_read_after_a_write, "5-read-is-current"),
     (a_deleted_value_is_read, "2-deleted-stays-deleted"),
     (a_read_does_not_cover, "5-read-covers"),
