@@ -28,7 +28,6 @@ from typing import Protocol
 
 PART_BYTES = 512 * 1024
 """Half of what a value may be by default: room for marks and for smaller limits."""
-KEY_BYTES_MAX = 4096
 
 MARK = b"\0kvnode."
 _PLAIN = MARK + b"plain\0"

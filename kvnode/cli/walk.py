@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kvnode.cli.errors import CommandError
-from kvnode.cli.parts import KEY_BYTES_MAX
+from kvnode.core.bounds import KEY_BYTES_MAX
 
 
 class Changed(Exception):

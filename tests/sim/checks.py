@@ -111,6 +111,9 @@ class Watch:
         if (life := self._cluster.hosts[node].life) is not None:
             self.steps.issuers[life.replica.actor] = node
         last = {(family, name): data for family, name, data in batch.changes}
+        for (family, name), data in last.items():  # before records that go in the same turn
+            if family is Family.FLOORS and data is None:
+                self.steps.dropped[node, int.from_bytes(name[:4], "big")] = None
         for (family, name), data in last.items():
             match family:
                 case Family.RECORDS:
@@ -119,8 +122,6 @@ class Watch:
                     self._on_hint(node, name, data, engine)
                 case Family.CONFLICT_LOG if data is not None:
                     self._on_logged(node, name, data, engine)
-                case Family.FLOORS if data is None:
-                    self.steps.dropped[node, int.from_bytes(name[:4], "big")] = None
 
     def on_sync(self, node: NodeNumber) -> None:
         """A node's log has been synced."""

@@ -42,6 +42,7 @@ from tests.sim.disk import Disk
 from tests.sim.links import Links
 from tests.sim.network import Slot
 from tests.sim.story import Broken
+from tests.sim.turns import check_turn, items_of
 from tests.sim.wire import is_request
 
 if TYPE_CHECKING:
@@ -181,6 +182,7 @@ class Driver:
             events.insert(0, SyncedUpTo(self._synced_turn))
             self._synced_turn = 0
         life.replica.refuses = Status.REFUSED_FULL if self.disk.is_full else None
+        waiting = life.coordinator.in_flight
         needs = life.plan(events)
         records, failed = self._fetch(Family.RECORDS, needs.records)
         hints, failed_hints = self._fetch(Family.HINTS, needs.hints)
@@ -191,6 +193,14 @@ class Driver:
             unreadable=failed | failed_hints if failed_hints else failed,
             now=Instant(world.now_us),
             wall_ms=self.wall_ms,
+        )
+        check_turn(
+            turn,
+            items=items_of(events),
+            waiting=waiting,
+            fetched=len(needs.records) + len(needs.hints),
+            limits=world.limits,
+            topology=life.topology,
         )
         if not life.replica.is_proven:
             self._check_honest(events, turn)

@@ -469,8 +469,9 @@ class Faults:
         return bool(names)
 
     def _records_to_damage(self, host: Host) -> list[bytes]:
-        """Return the records of a disk; none while it must not be damaged."""
-        if not self.atlas.may_damage(host.number):
+        """Return the records of a disk; none while it must not be damaged, nor while a turn that
+        has read them waits to be written."""
+        if not self.atlas.may_damage(host.number) or host.is_stalled:
             return []
         return list(host.disk.spaces.families[Family.RECORDS])
 

@@ -18,7 +18,7 @@ from kvnode.core.trees import LEAVES, fingerprint_of_any
 from kvnode.runtime.beginning import Begun, Start, begin_life
 from kvnode.runtime.identity import Identity
 from kvnode.runtime.proof import note_doubt
-from kvnode.storage.port import StorageDamaged, StorageError
+from kvnode.storage.port import StorageDamaged, StorageError, StorageFenced
 from kvnode.storage.rebuild import Salvage, copy_what_reads
 from tests.sim.disk import Disk, Image
 from tests.sim.driver import BIRTH_MS as BIRTH_MS
@@ -148,7 +148,12 @@ class Host(Driver):
         """Stop cleanly: everything is made durable, and marked so; what is in flight is lost."""
         assert self.life is not None
         self._world.tell("stop", self.slot)
-        self.disk.close()
+        try:
+            self.disk.close()
+        except StorageFenced as fenced:
+            self.disk.crash(self._world.chance(f"crash {self.slot}"))
+            self._end(f"cannot stop cleanly: {fenced}")
+            return
         self.disk.is_clean = True
         self._end("stopped")
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from kvnode.cli import parts
 from kvnode.cli.parts import BadManifest, Manifest
+from kvnode.core.bounds import KEY_BYTES_MAX
 
 MANIFESTS = st.builds(
     Manifest,
@@ -38,7 +39,7 @@ def test_there_is_a_key_for_each_part_and_none_can_be_a_path(
     assert len(set(keys)) == len(keys) == manifest.count
     assert (manifest.count - 1) * manifest.part_bytes < manifest.size
     assert manifest.size <= manifest.count * manifest.part_bytes
-    assert all(key.startswith(b"\0") and len(key) < parts.KEY_BYTES_MAX for key in keys)
+    assert all(key.startswith(b"\0") and len(key) < KEY_BYTES_MAX for key in keys)
 
 
 def test_two_files_and_two_contents_share_no_part() -> None:
