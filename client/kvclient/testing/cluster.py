@@ -220,8 +220,8 @@ class Cluster:
 
     def wipe(self, *names: str) -> None:
         """Kill nodes if they run, and remove their data; `start` brings them back empty."""
+        self.kill(*(name for name in names if self._node(name).pid is not None))
         for name in names:
-            self._node(name).kill()
             self.node(name).wipe()
 
     # ---- the network -----------------------------------------------------------------------------

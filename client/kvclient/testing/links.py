@@ -72,7 +72,7 @@ class Links:
         self._order(do="watch", pid=pid)
 
     def forget(self, pid: int) -> None:
-        """Watch a process no longer. To be called before a dead one is waited for."""
+        """Watch a process no longer: it has ended, and its pid may come to name another."""
         self._order(do="forget", pid=pid)
 
     def close(self) -> None:
