@@ -25,15 +25,18 @@ that are merely uneven (normal) never are."""
 class Waits:
     """How long echoes take on one link, lost heartbeats included: a window of `WINDOW`."""
 
-    __slots__ = ("_sum", "_sum_of_squares", "_window")
+    __slots__ = ("_longest_us", "_sum", "_sum_of_squares", "_window")
 
     def __init__(self) -> None:
         self._window: deque[int] = deque()
         self._sum = 0
         self._sum_of_squares = 0
+        self._longest_us: int | None = None
+        """The last answer, until another wait is noted: it is asked for more often."""
 
     def add(self, wait_us: int) -> None:
         """Note one wait, µs."""
+        self._longest_us = None
         self._window.append(wait_us)
         self._sum += wait_us
         self._sum_of_squares += wait_us * wait_us
@@ -45,6 +48,11 @@ class Waits:
     def longest_us(self) -> int:
         """Return a wait that this link practically never exceeds, µs; 0: not known yet. The
         longest one remembered is left out: one accident is no habit."""
+        if self._longest_us is None:
+            self._longest_us = self._reckon()
+        return self._longest_us
+
+    def _reckon(self) -> int:
         n = len(self._window) - 1
         if n < _FEWEST:
             return 0
