@@ -36,10 +36,9 @@ CHECKS = (
 )
 """What runs before pytest, quickest first."""
 
-ALONE = "cluster"
-"""The marker of tests on real processes: these wait for each other's cores, and run one by one."""
+PURE = ("tests/property", "tests/sim", "tests/unit/core")
+"""Tests that open no port and start no node: they are spread over the machine's cores."""
 SPREAD = ("--numprocesses", "auto", "--maxprocesses", "8", "--dist", "worksteal")
-"""How all other tests are spread over the machine's cores."""
 
 
 def refuse_old_python(version: tuple[int, ...]) -> None:
@@ -132,9 +131,9 @@ def test(args: list[str]) -> None:
             run(*command)
     if args:
         become("python", "-m", "pytest", *args)
-    with step("tests"):
-        run("python", "-m", "pytest", *SPREAD, "-m", f"not {ALONE}")
-    become("python", "-m", "pytest", "-m", ALONE)
+    with step("pure tests"):
+        run("python", "-m", "pytest", *SPREAD, *PURE)
+    become("python", "-m", "pytest", *(f"--ignore={path}" for path in PURE))
 
 
 def prepare(args: list[str]) -> None:

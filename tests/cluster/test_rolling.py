@@ -37,7 +37,7 @@ def test_faults_in_turn_cost_no_operation_and_no_data(kind: str) -> None:
         workloads=("mixed", "register"),
         seconds=seconds,
         rate=scaled(300, soak=2_000),
-        workers=scaled(24, soak=64),
+        workers=scaled(24, soak=128),
         seed=seed,
         timeout_s=10.0,
     )

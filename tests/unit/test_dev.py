@@ -92,7 +92,7 @@ def test_a_tool_that_fails_stops_the_run_with_its_status(capfd: pytest.CaptureFi
     assert re.search(r"^-- doomed: failed, \d+\.\d s$", capfd.readouterr().out, re.MULTILINE)
 
 
-def test_every_test_runs_once_those_on_real_processes_last_and_one_by_one(
+def test_every_test_runs_once_those_that_open_ports_last_and_one_by_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ran: list[tuple[str, ...]] = []
@@ -101,8 +101,9 @@ def test_every_test_runs_once_those_on_real_processes_last_and_one_by_one(
     monkeypatch.chdir(ROOT)  # where it goes, and back
     dev.test([])
     spread, alone = [words for words in ran if "pytest" in words]
-    assert spread[-2:] == ("-m", "not cluster")
-    assert alone == ("python", "-m", "pytest", "-m", "cluster")
+    assert spread[-len(dev.PURE) :] == dev.PURE
+    assert alone == ("python", "-m", "pytest", *(f"--ignore={path}" for path in dev.PURE))
+    assert all((ROOT / path).is_dir() for path in dev.PURE)
 
 
 @pytest.mark.parametrize("lock", dev.LOCKS.values(), ids=lambda lock: lock.name)
