@@ -34,8 +34,12 @@ from kvproto import kv_pb2
 
 _Answer = TypeVar("_Answer")
 
-_PORTS = iter(range(10_000 + 40 * (os.getpid() % 400), 31_000))
-"""Below the ports that the kernel gives to outgoing connections: a dead node's stays free."""
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PORTS = iter(range(10_000 + 40 * ((os.getpid() + 97 * _WORKER) % 400), 31_000))
+"""Below the ports that the kernel gives to outgoing connections: a dead node's stays free.
+
+Two runs, and two workers of one run, whose pids are neighbours, begin far from each other.
+"""
 _POLL_S = 0.01
 
 

@@ -14,7 +14,8 @@ from kvnode.cli import local
 from kvnode.cli.local import LocalCluster
 from kvnode.cli.main import main
 from kvnode.runtime.config import default_config
-from tests.unit.cli.fakes import FAKE, free_base
+from tests.support.nodes import free_base
+from tests.unit.cli.fakes import FAKE
 
 
 @pytest.fixture

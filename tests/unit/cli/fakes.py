@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,20 +13,6 @@ import grpc
 from kvproto import kv_pb2
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_node.py")))
-
-
-def free_base(nodes: int) -> int:
-    """Return a port that begins `nodes` free ones, with as many free 1,000 above."""
-    for base in range(20_000 + os.getpid() % 20_000, 60_000, nodes):
-        try:
-            for port in range(base, base + nodes):
-                for one in (port, port + 1000):
-                    with socket.socket() as probe:
-                        probe.bind(("127.0.0.1", one))
-        except OSError:
-            continue
-        return base
-    raise AssertionError("no free ports")
 
 
 class _Message(Protocol):

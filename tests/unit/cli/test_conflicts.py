@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from kvproto import kv_pb2
+from tests.support.nodes import free_base
 from tests.unit.cli.conftest import Run
-from tests.unit.cli.fakes import FakeNode, free_base
+from tests.unit.cli.fakes import FakeNode
 from tests.unit.cli.test_show import STAMP, topology
 
 SETTLED_MS = 1_700_000_000_000

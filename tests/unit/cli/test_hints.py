@@ -11,8 +11,9 @@ import pytest
 import kvclient
 from kvnode.cli.hints import Lines
 from kvproto import kv_pb2
+from tests.support.nodes import free_base
 from tests.unit.cli.conftest import OnTerminal, Run
-from tests.unit.cli.fakes import FakeNode, free_base
+from tests.unit.cli.fakes import FakeNode
 
 
 class Asked:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from kvproto import kv_pb2
+from tests.support.nodes import free_base
 from tests.unit.cli.conftest import OnTerminal, Run
-from tests.unit.cli.fakes import FakeNode, free_base
+from tests.unit.cli.fakes import FakeNode
 from tests.unit.cli.test_show import topology
 
 Said = kv_pb2.WhyNotReapedResponse

@@ -10,8 +10,9 @@ import pytest
 from kvnode.cli import repair
 from kvnode.cli.repair import Lines, View
 from kvproto import kv_pb2
+from tests.support.nodes import free_base
 from tests.unit.cli.conftest import OnTerminal, Run
-from tests.unit.cli.fakes import FakeNode, free_base
+from tests.unit.cli.fakes import FakeNode
 from tests.unit.cli.test_show import topology
 
 

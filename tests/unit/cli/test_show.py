@@ -10,8 +10,9 @@ import pytest
 from kvnode.cli import show, wire
 from kvnode.cli.local import LocalCluster
 from kvproto import kv_pb2
+from tests.support.nodes import free_base
 from tests.unit.cli.conftest import Run
-from tests.unit.cli.fakes import FakeNode, free_base
+from tests.unit.cli.fakes import FakeNode
 
 STAMP = 1_700_000_000_000 << 16
 
