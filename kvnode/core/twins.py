@@ -82,14 +82,22 @@ def remember(new: Named, replaced: Iterable[Named], older: Iterable[bytes]) -> b
 
 
 def remember_one(new: Named, held: Named, extension: bytes) -> bytes:
-    """What `remember` returns for one that is replaced, sooner where a client rewrites its key;
-    without a write id nothing is."""
+    """What `remember` returns for one that is replaced, which nearly every put meets (measured: a
+    third of its time); without a write id nothing is."""
     if not held.write_id:
         return b""
-    is_ordered = not (extension or new.is_explicit or held.is_explicit)
-    if is_ordered and new.write_id[:CLIENT_BYTES] == held.write_id[:CLIENT_BYTES]:
-        return b""
-    return remember(new, (held,), (extension,))
+    is_plain = not (new.is_explicit or held.is_explicit)
+    if not is_plain or (extension and not _is_all_plain(extension)):
+        return remember(new, (held,), (extension,))
+    own, other = new.write_id[:CLIENT_BYTES], held.write_id[:CLIENT_BYTES]
+    if not extension:
+        return b"" if own == other else _pack([held.write_id], [])
+    ids = [] if own == other else [held.write_id]
+    for at in range(_HEAD_BYTES, len(extension), _ID):
+        client = extension[at : at + CLIENT_BYTES]
+        if client not in (own, other):
+            ids.append(extension[at : at + _ID])
+    return _pack(ids[:CLIENTS_MAX], [])
 
 
 def read_memory(extension: bytes) -> Memory:
@@ -111,7 +119,7 @@ def is_behind(write: Named, held: Named, extension: bytes) -> bool:
     memory = read_memory(extension)
     if write.is_explicit:
         return write.write_id in memory.explicit
-    return any(_is_earlier(write, last + _AND_ITSELF) for last in memory.plain)
+    return any(write.write_id <= last for last in memory.plain if last.startswith(client))
 
 
 def has_replaced(record: Record, write: Named) -> bool:
@@ -166,6 +174,10 @@ def _bury_behind(
         client = end[:CLIENT_BYTES]
         if bounds.get(client, b"") < end:
             bounds[client] = end
+
+
+def _is_all_plain(extension: bytes) -> bool:
+    return extension[0] == _TAG and len(extension) == _HEAD_BYTES + _ID * extension[1]
 
 
 def _is_earlier(write: Named, end: bytes) -> bool:

@@ -86,7 +86,17 @@ def test_a_write_that_replaced_nothing_remembers_nothing() -> None:
 
 @pytest.mark.parametrize("new", [plain("a", 2), explicit("a", 2), plain("b", 1)])
 @pytest.mark.parametrize("old", [plain("a", 1), explicit("a", 1)])
-@pytest.mark.parametrize("memory", [b"", heir(plain("c", 7))])
+@pytest.mark.parametrize(
+    "memory",
+    [
+        b"",
+        b"\x01of another format",
+        heir(plain("c", 7)),
+        heir(plain("b", 1), plain("c", 7)),
+        heir(*(plain(f"c{number}", 7) for number in range(4))),
+        heir(plain("c", 7), explicit("a", 1)),
+    ],
+)
 def test_for_one_that_is_replaced_the_quick_way_comes_to_the_same(
     new: Named, old: Named, memory: bytes
 ) -> None:
