@@ -84,6 +84,8 @@ class Steps:
         """Versions that a node told of, and that its store did not have a little later."""
         self._came: dict[tuple[NodeNumber, StorageKey], deque[Version]] = {}
         """Versions that were brought to a node, not by repair: plain puts may supersede there."""
+        self._newest_plain: dict[StorageKey, Version] = {}
+        """Of each key, among all that any store held."""
         self._prunes: dict[tuple[NodeNumber, StorageKey], Prune] = {}
         """The latest that a node was told, unless it has been brought something since."""
         self.reaped: dict[StorageKey, Context] = {}
@@ -236,6 +238,9 @@ class Steps:
         partition = partition_of_key(key, self._cluster.topology.partition_bits)
         for version in record.versions:
             self._fates.note_version(key, version)
+            newest = self._newest_plain.get(key)
+            if not version.is_explicit and (newest is None or newest.timestamp < version.timestamp):
+                self._newest_plain[key] = version
             known = self._payloads.setdefault((partition, version.dot), (key, version.checksum))
             if known != (key, version.checksum):
                 self._fail("3-one-payload-a-dot", key, f"{version.dot} names two payloads")
@@ -297,6 +302,12 @@ class Steps:
         for other in self._came.get((node, key), ()):
             if self._fates.is_gone(other.write_id) and self._supersedes(other, version):
                 self._fates.note_gone(version.write_id, other.write_id)
+        # Reads merge what stand-ins keep as its owners will: plain puts supersede there, too.
+        newest = self._newest_plain.get(key)
+        if newest is None or not self._cluster.keyspace_of(key).sloppy:
+            return
+        if not self._fates.is_gone(version.write_id) and self._supersedes(newest, version):
+            self._fates.note_gone(version.write_id, newest.write_id)
 
     def _supersedes(self, other: Version, version: Version) -> bool:
         if not other.is_explicit and other.timestamp > version.timestamp:
