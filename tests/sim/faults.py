@@ -214,8 +214,16 @@ class Faults:
     def _start_dead(self) -> None:
         for node, host in self._world.hosts.items():
             if host.life is None and not self._is_held_down(node) and self._starts(node):
-                # A copy that was let in is over by now, or goes: somebody says so.
-                host.start(is_restored=_HELD in host.why_ended)
+                is_held = _HELD in host.why_ended
+                if is_held:
+                    self._end_copies(node)
+                host.start(is_restored=is_held)
+
+    def _end_copies(self, node: NodeNumber) -> None:
+        """A copy was let in in a node's place: before somebody says that it is over, it is."""
+        for ghost in self._world.ghosts:
+            if ghost.number == node:
+                self._end_twin(ghost)
 
     def _look_after(self) -> None:
         """Somebody starts nodes that have died by themselves."""
