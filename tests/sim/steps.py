@@ -284,12 +284,11 @@ class Steps:
         self._note_late(node, key, version)
         for heir in self._fates.ahead_of(key, named(version)).values():
             self._fates.note_gone(version.write_id, heir)  # another attempt of it was replaced
-        if self._fates.is_gone(version.write_id):
-            return
         logs = self._stores.logged.get((key, version.write_id), {})
         w = self._cluster.keyspace_of(key).w
         if len(logs) >= w:
             self._fates.note_gone(version.write_id, Fates.SETTLED)
+        if self._fates.is_gone(version.write_id):
             return
         told = f"{brief_version(version)} vanishes from {where}: nothing there supersedes it"
         if logs:
