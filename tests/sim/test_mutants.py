@@ -25,15 +25,16 @@ ALL = "KVNODE_MUTANTS"
 """Set by `python -m tests.soak mutants`: look for every one."""
 RARE = frozenset(
     {
+        "damage taken for absence",
+        "checksums ignored",
         "a lost life is not admitted",
         "lost ends of the log are not told",
         "a node never doubts itself",
         "a copy of a folder is let in",
-        "copies counted instead of votes",
-        "trees skip tombstones",
         "an exchange that was broken off counts",
         "hint given up for its age alone",
         "an owner and its stand-in count as two",
+        "a session that remembers nothing",
         "settling without the fence",
     }
 )
