@@ -56,7 +56,7 @@ def test_a_turn_may_do_what_it_was_told() -> None:
     ("turn", "fetched", "what"),
     [
         (turn_of(messages=30), 0, "messages sent"),
-        (turn_of(entries=60), 0, "entries written"),
+        (turn_of(entries=200), 0, "entries written"),
         (turn_of(slices=20), 0, "slices asked for"),
         (turn_of(slices=1, limit=100_000), 0, "entries of a slice"),
         (turn_of(), 1_000, "keys fetched"),

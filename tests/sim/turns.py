@@ -25,7 +25,7 @@ _SLICE_MAX = 512
 _SCANS = 6
 """Kinds of scans that may begin in one turn, whatever it was told; and one of hints for a node."""
 _ENTRIES = 8
-"""Entries of all families that belong to one operation."""
+"""Entries of all families that belong to one operation; and of trees and floors, to a partition."""
 
 
 def items_of(events: Iterable[Event]) -> int:
@@ -74,7 +74,7 @@ def check_turn(
     sent = sum(map(len, out.peers.values())) + sum(map(len, out.held_peers.values()))
     _hold("messages sent", sent, 2 * nodes * work + windows)
     _hold("answers given", sum(map(len, out.clients.values())), work)
-    _hold("entries written", len(turn.batch.changes), _ENTRIES * work + 2 * partitions)
+    _hold("entries written", len(turn.batch.changes), _ENTRIES * (work + partitions))
     _hold("slices asked for", len(out.scans), items + _SCANS + nodes)
     _hold("keys fetched", fetched, 2 * items * nodes + _SLICE_MAX)
     for scan in out.scans:
