@@ -55,6 +55,7 @@ def quiet_plan(**changes: object) -> Plan:
 
 def test_the_same_plan_gives_the_same_trace() -> None:
     plan = generate(5)
+    plan = plan.without(item.id for item in plan.operations[60:])
 
     assert run(plan).digest == run(plan).digest != run(plan.without(["o0"])).digest
 
@@ -93,7 +94,7 @@ def test_an_error_that_nobody_caught_is_a_violation(monkeypatch: pytest.MonkeyPa
     assert "a bug" in violation.message
 
 
-@pytest.mark.timeout(scaled(120, soak=3_600))
+@pytest.mark.timeout(scaled(300, soak=3_600))
 @pytest.mark.parametrize("part", range(_PARTS))
 def test_random_plans_break_no_invariant(part: int) -> None:
     told = []
