@@ -154,12 +154,15 @@ class Answers:
             return
         if history.is_lossy or self._watch.is_unsafe:
             return
-        for write in candidates:
-            for later in history.writes if write.client == read.client else ():
-                if write.is_replaced_by(later, read.began_us):
-                    told = f"{brief_value(read.value)} is read by who had replaced it by"
-                    text = f"{told} {brief_value(later.value)}"
-                    self._watch.fail("5-session-reads-its-own", read.key, text)
+        heirs = [
+            next((each for each in history.writes if w.is_replaced_by(each, read.began_us)), None)
+            for w in candidates
+            if w.client == read.client
+        ]
+        if len(heirs) == len(candidates) and all(heirs):
+            names = brief_values([each.value for each in heirs if each is not None])
+            told = f"{brief_value(read.value)} is read by who had replaced it by {names}"
+            self._watch.fail("5-session-reads-its-own", read.key, told)
 
     def _is_strong(self, keyspace: Keyspace, history: KeyHistory, read: Read) -> bool:
         """Whether every acknowledged write must be known to this read."""

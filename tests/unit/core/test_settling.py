@@ -143,6 +143,21 @@ def test_many_conflicts_are_settled_within_the_window_and_the_rate() -> None:
     assert settlers.settler.replica.conflicts.entries == len(mine)
 
 
+def test_what_the_rate_does_not_allow_yet_is_not_looked_at_again_and_again() -> None:
+    settlers = Settlers(Limits(settle_after_ms=100, settle_keys_per_s=1))
+    for count, key in enumerate(keys_of_the_settler(settlers)[:20], start=1):
+        settlers.hold(conflict_of(key, count), key=key)
+    settlers.run(3 * SECOND_US)
+    settling, wakes = settlers.settler.settling, 0
+    end_us = settlers.now + 2 * SECOND_US
+    while (at := settling.next_wake()) < end_us:
+        settlers.now = at
+        settlers.tick(settlers.settler)
+        settlers.deliver()
+        wakes += 1
+    assert 1 <= wakes <= 20
+
+
 def conflict_of(key: StorageKey, count: int) -> Record:
     """Return a conflict whose dots no other key has."""
     one, other = version(f"a{count}", b"x", 1, key=key), version(f"b{count}", b"y", 2, key=key)
