@@ -111,8 +111,7 @@ class Cluster:
     def close(self) -> None:
         """Kill what runs and remove what was made. Idempotent."""
         for node in self._nodes.values():
-            if node.pid is not None:
-                node.signal(SIGKILL)  # all, before the first is waited for
+            node.strike()  # all, before the first is waited for
         for node in self._nodes.values():
             node.kill()
         if self._links is not None:
@@ -193,10 +192,10 @@ class Cluster:
     def kill(self, *names: str, signal: int = SIGKILL) -> None:
         """Send nodes a signal. Of SIGKILL and SIGTERM the end is waited for."""
         nodes = [self._node(name) for name in names]
+        pids = [node.pid for node in nodes]
         for node in nodes:
             node.signal(signal)
-        for node in nodes if signal in _ENDINGS else ():
-            pid = node.pid
+        for node, pid in zip(nodes, pids, strict=True) if signal in _ENDINGS else ():
             if not node.wait():
                 raise KitError(f"{node.files.id} still runs {END_S} s after signal {signal}")
             if pid is not None:

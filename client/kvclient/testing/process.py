@@ -137,10 +137,14 @@ class NodeProcess:
             self._child.wait(timeout_s)
         return self._child.poll() is not None
 
+    def strike(self) -> None:
+        """SIGKILL it, if it runs, and do not wait for its end."""
+        if self._child is not None:
+            self._child.send_signal(SIGKILL)  # does nothing, if it has ended meanwhile
+
     def kill(self) -> None:
         """SIGKILL it, if it runs, and wait for its end."""
-        if self.pid is not None:
-            self.signal(SIGKILL)
+        self.strike()
         if not self.wait():
             raise KitError(f"{self.files.id} survives SIGKILL")
 

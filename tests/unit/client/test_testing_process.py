@@ -48,6 +48,17 @@ def test_it_runs_once_and_ends_as_it_was_told(made: list[NodeProcess], tmp_path:
     assert one.exit_status == -signal.SIGTERM
 
 
+def test_one_that_ends_while_it_is_killed_is_killed(
+    made: list[NodeProcess], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = node(made, tmp_path)
+    pids = iter([one.start()])
+    with monkeypatch.context() as patched:
+        patched.setattr(NodeProcess, "pid", property(lambda self: next(pids, None)))
+        one.kill()
+    assert one.exit_status == -signal.SIGKILL
+
+
 def test_a_pause_has_happened_when_the_call_returns_each_time(
     made: list[NodeProcess], tmp_path: Path
 ) -> None:
