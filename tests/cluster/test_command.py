@@ -16,7 +16,6 @@ import pytest
 
 from kvnode.cli.local import LocalCluster
 from tests.support.nodes import free_base, until
-from tests.support.scale import crowd
 
 pytestmark = pytest.mark.cluster
 
@@ -264,7 +263,7 @@ def test_a_cluster_without_its_key_is_refused_in_one_line(cluster: Cluster, tmp_
 
 
 def test_five_nodes_are_ready_in_under_three_seconds(tmp_path: Path) -> None:
-    took, within_s = [], 3.0 * crowd()
+    took = []
     base = free_base(5)
     for attempt in range(3):  # the machine of a test run has other things to do as well
         data = tmp_path / f"{attempt}"
@@ -272,6 +271,6 @@ def test_five_nodes_are_ready_in_under_three_seconds(tmp_path: Path) -> None:
         LocalCluster.open(data).stop()
         line = next(x for x in done.stdout.splitlines() if x.startswith(b"5 nodes ready in "))
         took.append(float(line.split()[4]))
-        if took[-1] < within_s:
+        if took[-1] < 3:
             return
-    raise AssertionError((took, within_s))
+    raise AssertionError(took)

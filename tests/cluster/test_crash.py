@@ -22,7 +22,7 @@ from tests.support.stores import flip_bit, newest
 
 Cluster = Callable[..., Nodes]
 
-_ROUNDS = scaled(12, soak=200)
+_ROUNDS = scaled(20, soak=200)
 _PATIENT = "\n[limits]\nperiodic_sync_ms = 60000\n"
 """Only what somebody waits for is synced: no later sync hides a missing one."""
 

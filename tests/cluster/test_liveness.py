@@ -21,7 +21,7 @@ import kvclient
 from kvclient.testing import Cluster
 from kvnode.cli.main import main
 from tests.support.nodes import environment, until
-from tests.support.scale import crowd, scaled
+from tests.support.scale import scaled
 
 _CHANGE = re.compile(r"^(\S+) INFO peer_(\w+) peer=(\w+) why=(.*)$", re.MULTILINE)
 NEVER_SILENT = "\n[limits]\nsilence_ms = 60000\ntimeout_ms = 60000\n"
@@ -129,7 +129,7 @@ def test_a_killed_node_is_noticed_by_the_break_and_not_by_silence(patient: Clust
     for name in ("n1", "n3"):
         *_, down = awaited(patient, name, killed, is_down("n2"))
         assert down.why == "connection lost"
-        assert down.after_s < 2 * crowd()  # 20 ms alone, more where the machine is busy
+        assert down.after_s < 2  # 20 ms alone, more where the machine is busy
     with patient.client() as db:
         assert peers(db, "n1") == {"n2": "down", "n3": "up"}
 
@@ -141,7 +141,7 @@ def test_a_halted_node_is_down_for_all_within_two_seconds_and_accuses_nobody(kit
     for name in ("n1", "n2"):
         *_, down = awaited(kit, name, halted, is_down("n3"))
         assert down.why == "silent"
-        assert 0.5 < down.after_s <= 2.0 * crowd()
+        assert 0.5 < down.after_s <= 2.0
     resumed = time.time()
     kit.resume("n3")
     kit.wait_linked()
@@ -155,7 +155,7 @@ def test_what_a_halted_node_owes_is_asked_of_others_long_before_it_is_down(
     with asking(patient, "n1", "n2") as asker:
         halted = time.time()
         patient.pause("n3")
-    assert max(asker.took_s) < 1.5 * crowd()
+    assert max(asker.took_s) < 1.5
     for name in ("n1", "n2"):
         ours = [change for change in changes(patient, name, halted) if change.peer == "n3"]
         assert [(change.what, change.why) for change in ours] == [("silent", "owes answers")]

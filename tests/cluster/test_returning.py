@@ -47,7 +47,7 @@ def test_hints_all_arrive_under_a_load_and_no_faster_than_their_rate() -> None:
     with Cluster(5, settings=settings, links=False) as cluster:
         before = asyncio.run(load_on(cluster, scaled(1, soak=30)))
         cluster.kill("n5")
-        writes = fill(cluster, scaled(1_600, soak=50_000))
+        writes = fill(cluster, scaled(2_000, soak=50_000))
         # A third acknowledgement, which no put waited for, may still be on its way.
         pending = until(lambda: at_least(hints(cluster, "pending"), len(writes)), what="hints")
         others = cluster.ids[:-1]

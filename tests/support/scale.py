@@ -18,15 +18,6 @@ def is_soak() -> bool:
     return os.environ.get(VARIABLE, "") not in ("", "0")
 
 
-def crowd() -> float:
-    """Return how many there were for each processor that wanted to run, of late; 1 at least.
-
-    What must be done within a time on a machine that does little else may take so many times as
-    long here.
-    """
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-
-
 def scaled(ci: int, *, soak: int) -> int:
     """Return how often to try: `ci` times, or `soak` times in a soak."""
     assert ci <= soak

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.scale import SHARE, VARIABLE, crowd, lasting, scaled
+from tests.support.scale import SHARE, VARIABLE, lasting, scaled
 
 
 @pytest.mark.parametrize(("setting", "times"), [(None, 2), ("", 2), ("0", 2), ("1", 9)])
@@ -15,15 +15,6 @@ def test_full_figures_run_only_when_asked_for(
     if setting is not None:
         monkeypatch.setenv(VARIABLE, setting)
     assert scaled(2, soak=9) == times
-
-
-@pytest.mark.parametrize(("load", "share"), [(0.3, 1.0), (4.0, 1.0), (10.0, 2.5)])
-def test_a_crowded_machine_is_given_longer_and_an_idle_one_no_less(
-    monkeypatch: pytest.MonkeyPatch, load: float, share: float
-) -> None:
-    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
-    monkeypatch.setattr("os.cpu_count", lambda: 4)
-    assert crowd() == share
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import time
 from kvnode.cli import wire
 from kvproto import kv_pb2
 from tests.support.nodes import free_base
-from tests.support.scale import crowd
 from tests.unit.cli.fakes import FakeNode
 
 
@@ -19,7 +18,7 @@ def test_those_that_live_answer_and_the_others_cost_one_time_out() -> None:
         dead = f"127.0.0.1:{free_base(1)}"
         began = time.monotonic()
         answers = wire.statuses([node.address, silent, dead])
-        assert time.monotonic() - began < wire.ANSWER_S + crowd()
+        assert time.monotonic() - began < wire.ANSWER_S + 1.0
         assert answers[node.address] == status
         assert answers[dead] == wire.REFUSED
         assert answers[silent] in {wire.SILENT, wire.REFUSED}
