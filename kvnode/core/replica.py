@@ -148,9 +148,11 @@ class Replica(Shelf):
             Unreadable, TooMany: nothing was changed.
         """
         held = self._lone(request.key)
-        if held is None or not _is_replaced(held, request):
+        if held is None:
             return self._coordinate_among(request, now)
         new, old = _named(request), Named(held.write_id, held.is_explicit)
+        if is_behind(new, old, held.memory) or not _is_replaced(held, request):
+            return self._coordinate_among(request, now)
         version = self._seal(request, remember_one(new, old, held.memory))
         own = {version.dot.actor: version.dot.counter}  # a range: its issuer has seen them all
         context = join(request.seen, Context({**held.context, **own}))
@@ -342,7 +344,5 @@ def _is_replaced(held: Lone, request: ClientPut) -> bool:
     """Say whether a client's write leaves nothing of the one version that is held."""
     if held.write_id == request.write_id:
         return False  # an earlier attempt of this write
-    if is_behind(_named(request), Named(held.write_id, held.is_explicit), held.memory):
-        return False  # a late attempt
     plain = not request.is_explicit and held.timestamp < request.timestamp
     return plain or covers(request.seen, held.dot) or held is NOT_HELD

@@ -112,8 +112,13 @@ class Cluster:
         """Kill what runs and remove what was made. Idempotent."""
         for node in self._nodes.values():
             node.strike()  # all, before the first is waited for
-        for node in self._nodes.values():
-            node.kill()
+        try:
+            for node in self._nodes.values():
+                node.kill()
+        finally:
+            self._give_back()
+
+    def _give_back(self) -> None:
         if self._links is not None:
             self._links.close()
         if self._ports is not None:
