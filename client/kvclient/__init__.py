@@ -9,8 +9,8 @@ protobuf and mmh3, and nothing of the node.
 """
 
 from kvclient import _quiet  # noqa: F401 -- before anything imports grpc
-from kvclient.aio import AsyncClient, AsyncKeyspace
-from kvclient.api import Client, Keyspace
+from kvclient.aio import AsyncClient, AsyncKeyspace, AsyncSessionClient
+from kvclient.api import Client, Keyspace, SessionClient
 from kvclient.bounds import Bounds
 from kvclient.convergence import Convergence, Difference, HintLedger
 from kvclient.errors import (
@@ -46,6 +46,7 @@ from kvclient.session import Session
 __all__ = [
     "AsyncClient",
     "AsyncKeyspace",
+    "AsyncSessionClient",
     "Bounds",
     "Client",
     "Confidence",
@@ -69,6 +70,7 @@ __all__ = [
     "ReplicaReport",
     "Reply",
     "Session",
+    "SessionClient",
     "Sibling",
     "Status",
     "StorageFull",

@@ -30,6 +30,7 @@ from kvclient.session import Session
 DEFAULT_TIMEOUT_S = 5.0
 STATUS_TIMEOUT_S = 1.0
 CLOSED = "this client is closed"
+NO_SESSION = "this client keeps no session (session=False)"
 
 SessionOption = str | Literal[False] | None
 """None: a new session. A token: resume that one. False: none at all."""
@@ -58,10 +59,10 @@ class AsyncPort:
         bounds: Bounds,
     ) -> None:
         self.timeout_s = timeout_s
-        self.session = session
+        self.bounds = bounds
         self.cluster: Cluster | None = None
+        self._session = session
         self._seeds = seeds
-        self._bounds = bounds
         self._generation = generation()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connecting = asyncio.Lock()
@@ -86,11 +87,13 @@ class AsyncPort:
         """Node ids for acknowledgements, by the topology in use."""
         names = self._names
         if names is None or names.topology is not self.topology:
-            names = self._names = answers.AckNames(self.topology, self._bounds)
+            names = self._names = answers.AckNames(self.topology, self.bounds)
         return names
 
-    async def finish(self, operation: Operation, timeout: float | None) -> None:
-        """Submit one operation and wait until it is finished."""
+    async def finish(
+        self, operation: Operation, timeout: float | None, session: Session | None
+    ) -> None:
+        """Submit one operation of a session and wait until it is finished."""
         timeout_s = self.timeout_s
         if timeout is not None:
             timeout_s = request.timeout_seconds(timeout, timeout_s)
@@ -100,6 +103,9 @@ class AsyncPort:
             await self.connected(timeout_s)
         cluster = self.cluster
         assert cluster is not None
+        if session is not None and not session.is_bound:
+            cluster.bind(session)
+        operation.session = session
         waiter: asyncio.Future[Operation] = loop.create_future()
         operation.waiter = waiter
         cluster.submit(operation)
@@ -109,17 +115,22 @@ class AsyncPort:
             cluster.engine.abandon(operation)
             raise
 
-    async def finish_all(self, operations: Sequence[Operation], timeout: float | None) -> None:
-        """Submit a batch and wait until all of it is finished."""
+    async def finish_all(
+        self, operations: Sequence[Operation], timeout: float | None, session: Session | None
+    ) -> None:
+        """Submit a batch of a session and wait until all of it is finished."""
         timeout_s = request.timeout_seconds(timeout, self.timeout_s)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         cluster = await self.connected(timeout_s)
+        if session is not None and not session.is_bound:
+            cluster.bind(session)
         for operation in operations:
             operation.deadline = deadline
+            operation.session = session
         waiter = loop.create_future()
         batch = answers.Batch(
-            operations, submit_all=cluster.submit_all, waiter=waiter, bounds=self._bounds
+            operations, submit_all=cluster.submit_all, waiter=waiter, bounds=self.bounds
         )
         batch.begin()
         try:
@@ -140,7 +151,7 @@ class AsyncPort:
             raise RuntimeError("this client belongs to another event loop; make one for each")
         async with self._connecting:
             if self.cluster is None:
-                cluster = Cluster(self._seeds, session=self.session, bounds=self._bounds)
+                cluster = Cluster(self._seeds, session=self._session, bounds=self.bounds)
                 try:
                     await cluster.connect(timeout_s)
                 except BaseException:
@@ -153,8 +164,9 @@ class AsyncPort:
 class AsyncKeyspace:
     """Gets and puts in one keyspace."""
 
-    def __init__(self, port: AsyncPort, name: str) -> None:
+    def __init__(self, port: AsyncPort, name: str, session: Session | None) -> None:
         self._port = port
+        self._session = session
         self._name = request.keyspace_name(name)
 
     @property
@@ -170,7 +182,7 @@ class AsyncKeyspace:
         Raises: MultipleValues where the keyspace keeps concurrent values; KVError.
         """
         operation = request.get(self._name, key, r)
-        await self._port.finish(operation, timeout)
+        await self._port.finish(operation, timeout, self._session)
         return answers.value_of(operation)
 
     async def get_record(
@@ -183,7 +195,7 @@ class AsyncKeyspace:
     ) -> Record | None:
         """Return a key's value with its context; None if absent, unless it is to be explained."""
         operation = request.get(self._name, key, r, explain=explain)
-        await self._port.finish(operation, timeout)
+        await self._port.finish(operation, timeout, self._session)
         return answers.record_of(operation)
 
     async def put(
@@ -201,7 +213,7 @@ class AsyncKeyspace:
         A call that is cancelled may or may not have taken effect.
         """
         operation = request.put(self._name, key, value, w, ttl=ttl, context=context)
-        await self._port.finish(operation, timeout)
+        await self._port.finish(operation, timeout, self._session)
         return answers.write_of(operation, self._port.names)
 
     async def delete(
@@ -214,7 +226,7 @@ class AsyncKeyspace:
     ) -> WriteResult:
         """Delete a key; deleting an absent one is no error."""
         operation = request.delete(self._name, key, w, context=context)
-        await self._port.finish(operation, timeout)
+        await self._port.finish(operation, timeout, self._session)
         return answers.write_of(operation, self._port.names)
 
     async def put_many(
@@ -228,7 +240,7 @@ class AsyncKeyspace:
         """Set many keys at once, each for itself. Raises: PartialFailure with each key's result."""
         pairs = pairs_of(items)
         operations = [request.put(self._name, key, value, w, ttl=ttl) for key, value in pairs]
-        await self._port.finish_all(operations, timeout)
+        await self._port.finish_all(operations, timeout, self._session)
         names = self._port.names
         keys = [key for key, _ in pairs]
         return answers.all_of(operations, keys, lambda o: answers.write_of(o, names))
@@ -239,11 +251,40 @@ class AsyncKeyspace:
         """Return the values of many keys, in their order. Raises: PartialFailure likewise."""
         wanted = list(keys)
         operations = [request.get(self._name, key, r) for key in wanted]
-        await self._port.finish_all(operations, timeout)
+        await self._port.finish_all(operations, timeout, self._session)
         return answers.all_of(operations, wanted, answers.value_of)
 
 
-class AsyncClient(AsyncKeyspace, AsyncUpkeep):
+class AsyncSessionClient(AsyncKeyspace):
+    """The interface of a session, over a connection that others may use too.
+
+    AsyncClient is one; further ones are made by `start_session`. Nothing needs to be closed.
+    """
+
+    def keyspace(self, name: str) -> AsyncKeyspace:
+        """Return the same interface on another keyspace; connection and session are shared."""
+        return AsyncKeyspace(self._port, name, self._session)
+
+    def start_session(self, token: str | None = None) -> AsyncSessionClient:
+        """Return the same interface over this connection, for a session of its own.
+
+        For parts of a program that act for different users. It has seen nothing yet, or what a
+        token of `session.export()` says.
+
+        Raises: InvalidRequest if the token is damaged; if it is another cluster's, its calls do.
+        """
+        session = Session(token, bounds=self._port.bounds)
+        return AsyncSessionClient(self._port, self._name, session)
+
+    @property
+    def session(self) -> Session:
+        """What has been seen here."""
+        if self._session is None:
+            raise RuntimeError(NO_SESSION)
+        return self._session
+
+
+class AsyncClient(AsyncSessionClient, AsyncUpkeep):
     """A client of one cluster, in the running event loop.
 
     Args:
@@ -264,13 +305,14 @@ class AsyncClient(AsyncKeyspace, AsyncUpkeep):
         session: SessionOption = None,
         bounds: Bounds = BOUNDS,
     ) -> None:
+        seen = make_session(session, bounds)
         port = AsyncPort(
             parse_seeds(seeds),
             timeout_s=request.timeout_seconds(timeout, DEFAULT_TIMEOUT_S),
-            session=make_session(session, bounds),
+            session=seen,
             bounds=bounds,
         )
-        super().__init__(port, keyspace)
+        super().__init__(port, keyspace, seen)
 
     async def __aenter__(self) -> Self:
         await self._port.connected(self._port.timeout_s)
@@ -283,17 +325,6 @@ class AsyncClient(AsyncKeyspace, AsyncUpkeep):
         trace: TracebackType | None,
     ) -> None:
         await self.close()
-
-    def keyspace(self, name: str) -> AsyncKeyspace:
-        """Return the same interface on another keyspace; connection and session are shared."""
-        return AsyncKeyspace(self._port, name)
-
-    @property
-    def session(self) -> Session:
-        """What this client has seen."""
-        if self._port.session is None:
-            raise RuntimeError("this client keeps no session (session=False)")
-        return self._port.session
 
     @property
     def metrics(self) -> Metrics:

@@ -26,6 +26,7 @@ from kvclient.admin import Upkeep
 from kvclient.aio import (
     CLOSED,
     DEFAULT_TIMEOUT_S,
+    NO_SESSION,
     STATUS_TIMEOUT_S,
     SessionOption,
     make_session,
@@ -78,8 +79,7 @@ class Port:
         bounds: Bounds,
     ) -> None:
         self.timeout_s = timeout_s
-        self.session = session
-        self._bounds = bounds
+        self.bounds = bounds
         self._generation = generation()
         self._names: answers.AckNames | None = None
         self.thread = _thread.acquire()
@@ -99,7 +99,7 @@ class Port:
         """Node ids for acknowledgements, by the topology in use."""
         names = self._names
         if names is None or names.topology is not self.cluster.topology:
-            names = self._names = answers.AckNames(self.cluster.topology, self._bounds)
+            names = self._names = answers.AckNames(self.cluster.topology, self.bounds)
         return names
 
     def require_open(self) -> None:
@@ -109,13 +109,14 @@ class Port:
         if not self._closer.alive:
             raise RuntimeError(CLOSED)
 
-    def finish(self, operation: Operation, timeout: float | None) -> None:
-        """Submit one operation and wait until it is finished."""
+    def finish(self, operation: Operation, timeout: float | None, session: Session | None) -> None:
+        """Submit one operation of a session and wait until it is finished."""
         self.require_open()
         timeout_s = self.timeout_s
         if timeout is not None:
             timeout_s = request.timeout_seconds(timeout, timeout_s)
         thread, cluster = self.thread, self.cluster
+        operation.session = session
         operation.waiter = waiter = _Waiter()
         operation.deadline = thread.loop.time() + timeout_s
         thread.post(partial(cluster.submit, operation))
@@ -125,17 +126,20 @@ class Port:
             thread.post(partial(cluster.engine.abandon, operation))
             raise
 
-    def finish_all(self, operations: Sequence[Operation], timeout: float | None) -> None:
-        """Submit a batch and wait until all of it is finished."""
+    def finish_all(
+        self, operations: Sequence[Operation], timeout: float | None, session: Session | None
+    ) -> None:
+        """Submit a batch of a session and wait until all of it is finished."""
         self.require_open()
         timeout_s = request.timeout_seconds(timeout, self.timeout_s)
         thread, cluster = self.thread, self.cluster
         deadline = thread.loop.time() + timeout_s
         for operation in operations:
             operation.deadline = deadline
+            operation.session = session
         waiter = _Waiter()
         batch = answers.Batch(
-            operations, submit_all=cluster.submit_all, waiter=waiter, bounds=self._bounds
+            operations, submit_all=cluster.submit_all, waiter=waiter, bounds=self.bounds
         )
         thread.post(batch.begin)
         try:
@@ -148,8 +152,9 @@ class Port:
 class Keyspace:
     """Gets and puts in one keyspace."""
 
-    def __init__(self, port: Port, name: str) -> None:
+    def __init__(self, port: Port, name: str, session: Session | None) -> None:
         self._port = port
+        self._session = session
         self._name = request.keyspace_name(name)
 
     @property
@@ -163,7 +168,7 @@ class Keyspace:
         Raises: MultipleValues where the keyspace keeps concurrent values; KVError.
         """
         operation = request.get(self._name, key, r)
-        self._port.finish(operation, timeout)
+        self._port.finish(operation, timeout, self._session)
         return answers.value_of(operation)
 
     def get_record(
@@ -176,7 +181,7 @@ class Keyspace:
     ) -> Record | None:
         """Return a key's value with its context; None if absent, unless it is to be explained."""
         operation = request.get(self._name, key, r, explain=explain)
-        self._port.finish(operation, timeout)
+        self._port.finish(operation, timeout, self._session)
         return answers.record_of(operation)
 
     def put(
@@ -191,7 +196,7 @@ class Keyspace:
     ) -> WriteResult:
         """Set a key. With a context, replace exactly what that has seen. `ttl` is in seconds."""
         operation = request.put(self._name, key, value, w, ttl=ttl, context=context)
-        self._port.finish(operation, timeout)
+        self._port.finish(operation, timeout, self._session)
         return answers.write_of(operation, self._port.names)
 
     def delete(
@@ -204,7 +209,7 @@ class Keyspace:
     ) -> WriteResult:
         """Delete a key; deleting an absent one is no error."""
         operation = request.delete(self._name, key, w, context=context)
-        self._port.finish(operation, timeout)
+        self._port.finish(operation, timeout, self._session)
         return answers.write_of(operation, self._port.names)
 
     def put_many(
@@ -218,7 +223,7 @@ class Keyspace:
         """Set many keys at once, each for itself. Raises: PartialFailure with each key's result."""
         pairs = pairs_of(items)
         operations = [request.put(self._name, key, value, w, ttl=ttl) for key, value in pairs]
-        self._port.finish_all(operations, timeout)
+        self._port.finish_all(operations, timeout, self._session)
         names = self._port.names
         keys = [key for key, _ in pairs]
         return answers.all_of(operations, keys, lambda o: answers.write_of(o, names))
@@ -229,7 +234,7 @@ class Keyspace:
         """Return the values of many keys, in their order. Raises: PartialFailure likewise."""
         wanted = list(keys)
         operations = [request.get(self._name, key, r) for key in wanted]
-        self._port.finish_all(operations, timeout)
+        self._port.finish_all(operations, timeout, self._session)
         return answers.all_of(operations, wanted, answers.value_of)
 
     def __getitem__(self, key: Key) -> bytes:
@@ -249,13 +254,44 @@ class Keyspace:
         if not isinstance(key, str | bytes):
             return False
         operation = request.get(self._name, key, None)
-        self._port.finish(operation, None)
+        self._port.finish(operation, None, self._session)
         if operation.error is not None:
             raise operation.error
         return operation.value is not None or bool(codec.live_values(operation))
 
 
-class Client(Keyspace, Upkeep):
+class SessionClient(Keyspace):
+    """The interface of a session, over a connection that others may use too.
+
+    Client is one; further ones are made by `start_session`. Nothing needs to be closed.
+    """
+
+    def keyspace(self, name: str) -> Keyspace:
+        """Return the same interface on another keyspace; connection and session are shared."""
+        return Keyspace(self._port, name, self._session)
+
+    def start_session(self, token: str | None = None) -> SessionClient:
+        """Return the same interface over this connection, for a session of its own.
+
+        For parts of a program that act for different users. It has seen nothing yet, or what a
+        token of `session.export()` says.
+
+        Raises: InvalidRequest if the token is damaged, or of another cluster.
+        """
+        self._port.require_open()
+        session = Session(token, bounds=self._port.bounds)
+        self._port.cluster.bind(session)
+        return SessionClient(self._port, self._name, session)
+
+    @property
+    def session(self) -> Session:
+        """What has been seen here."""
+        if self._session is None:
+            raise RuntimeError(NO_SESSION)
+        return self._session
+
+
+class Client(SessionClient, Upkeep):
     """A client of one cluster.
 
     Args:
@@ -277,13 +313,14 @@ class Client(Keyspace, Upkeep):
         bounds: Bounds = BOUNDS,
     ) -> None:
         request.keyspace_name(keyspace)
+        seen = make_session(session, bounds)
         port = Port(
             parse_seeds(seeds),
             timeout_s=request.timeout_seconds(timeout, DEFAULT_TIMEOUT_S),
-            session=make_session(session, bounds),
+            session=seen,
             bounds=bounds,
         )
-        super().__init__(port, keyspace)
+        super().__init__(port, keyspace, seen)
 
     def __enter__(self) -> Self:
         return self
@@ -295,17 +332,6 @@ class Client(Keyspace, Upkeep):
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    def keyspace(self, name: str) -> Keyspace:
-        """Return the same interface on another keyspace; connection and session are shared."""
-        return Keyspace(self._port, name)
-
-    @property
-    def session(self) -> Session:
-        """What this client has seen."""
-        if self._port.session is None:
-            raise RuntimeError("this client keeps no session (session=False)")
-        return self._port.session
 
     @property
     def metrics(self) -> Metrics:

@@ -148,8 +148,7 @@ class Cluster:
         self._install(topology, {})
 
     def _install(self, topology: Topology, channels: dict[str, aio.Channel]) -> None:
-        session = self.engine.session
-        if session is not None:
+        if (session := self.engine.session) is not None:
             session.bind(topology.cluster_id, topology.partition_bits)
         old, self._streams = self._streams, {}
         for member in topology.members:
@@ -180,6 +179,10 @@ class Cluster:
         await stream.close()
 
     # ---- operations ----
+
+    def bind(self, session: Session) -> None:
+        """Tie a session to this cluster. Raises: InvalidRequest if it came from another one."""
+        session.bind(self.topology.cluster_id, self.topology.partition_bits)
 
     def submit(self, operation: Operation) -> None:
         """Begin one operation."""

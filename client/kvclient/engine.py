@@ -38,6 +38,7 @@ class Engine:
     """All operations of one client that are not finished.
 
     Args:
+        session: of operations that have none of their own; None: they are nobody's.
         random_bytes: a source of write ids.
         alarm: called with an instant at which `on_alarm` must be called at the latest.
         suspect: called with a lane that fell silent.
@@ -60,7 +61,10 @@ class Engine:
         self.pending: dict[int, Operation] = {}
         self.bytes_in_flight = 0
         self.lanes: list[Lane] = []
+        self._random_bytes = random_bytes
         self._write_ids = WriteIds(random_bytes)
+        if session is not None:
+            session.write_ids = self._write_ids
         self._alarm = alarm
         self._suspect = suspect
         self._bounds = bounds
@@ -144,8 +148,8 @@ class Engine:
             self._finish(operation)
 
     def _remember(self, operation: Operation, watermark: bytes) -> None:
-        if self.session is not None:
-            self.session.remember(
+        if operation.session is not None:
+            operation.session.remember(
                 operation.keyspace,
                 operation.key,
                 operation.partition,
@@ -230,14 +234,24 @@ class Engine:
     def _prepare(self, operation: Operation, now: float) -> None:
         """Fix what all attempts share."""
         operation.partition = self.router.partition(operation.keyspace, operation.key)
-        if self.session is not None and not operation.is_explicit:
-            operation.context, operation.watermark = self.session.recall(
+        if operation.session is None:
+            operation.session = self.session
+        if operation.session is not None and not operation.is_explicit:
+            operation.context, operation.watermark = operation.session.recall(
                 operation.keyspace, operation.key, operation.partition
             )
         if operation.is_put:
-            operation.write_id = self._write_ids.draw()
+            operation.write_id = self._ids_of(operation.session).draw()
             operation.timestamp = self.clock.tick(now)
             self._stamp_expiry(operation)
+
+    def _ids_of(self, session: Session | None) -> WriteIds:
+        """Return the names for a session's writes: their order is that of its own writes alone."""
+        if session is None:
+            return self._write_ids
+        if session.write_ids is None:
+            session.write_ids = WriteIds(self._random_bytes)
+        return session.write_ids
 
     def _stamp_expiry(self, operation: Operation) -> None:
         if operation.flags & PUT_DELETE:
@@ -257,7 +271,7 @@ class Engine:
         self._next_id += 1
         self.pending[operation.id] = operation
         self.clock.observe(operation.newer, now)
-        operation.begin_anew(self._write_ids.draw(), self.clock.tick(now))
+        operation.begin_anew(self._ids_of(operation.session).draw(), self.clock.tick(now))
         self._attempts.begin(operation, now)
 
     # ---- ends ----

@@ -15,10 +15,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kvclient.bounds import BOUNDS, Bounds
 from kvclient.errors import KVError, Reply
+
+if TYPE_CHECKING:
+    from kvclient.session import Session
 
 GET_EXPLAIN = 1
 PUT_DELETE = 2
@@ -86,6 +89,7 @@ class Operation:
         "replies",
         "seen",
         "sent_at",
+        "session",
         "size",
         "timestamp",
         "tries",
@@ -133,6 +137,8 @@ class Operation:
         self.replies: tuple[Reply, ...] = ()
         self.failure: Any = None
         self.error: KVError | None = None
+        self.session: Session | None = None
+        """Whose it is; None: nobody's, or that of the client."""
         self.waiter: Waiter | None = None
         self.seen = b""
         self.confidence = 0
@@ -157,9 +163,10 @@ class Operation:
 
 
 class WriteIds:
-    """Names for the writes of one client: eight bytes of its own, then a number that grows.
+    """Names for the writes of one session: eight bytes of its own, then a number that grows.
 
-    So nodes know the order of its puts, wherever these meet. Another client has other eight bytes.
+    So nodes know the order of its puts, wherever these meet. Another session has other eight bytes;
+    they are what nodes call a client.
     """
 
     __slots__ = ("_client", "_count")

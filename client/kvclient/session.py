@@ -29,6 +29,7 @@ from typing import NamedTuple
 
 from kvclient.bounds import BOUNDS, Bounds
 from kvclient.errors import InvalidRequest
+from kvclient.operation import WriteIds
 from kvproto.token import partition_of, token
 
 CONTEXT_FORMAT = 1
@@ -114,6 +115,10 @@ class Session:
     def __init__(self, token: str | None = None, *, bounds: Bounds = BOUNDS) -> None:
         self.forgotten = 0
         self.cluster_id = b""
+        self.is_bound = False
+        """Whether it is known to be this cluster's."""
+        self.write_ids: WriteIds | None = None
+        """Names for its writes; the engine gives them, with its first one."""
         self._bounds = bounds
         self._lock = threading.Lock()
         self._partition_bits = 0
@@ -130,6 +135,7 @@ class Session:
             if self.cluster_id not in (b"", cluster_id):
                 raise InvalidRequest("the session token belongs to another cluster")
             self.cluster_id, self._partition_bits = cluster_id, partition_bits
+            self.is_bound = True
 
     def recall(self, keyspace: str, key: bytes, partition: int) -> tuple[bytes, bytes]:
         """Return the context and the watermark to send with an operation on a key."""

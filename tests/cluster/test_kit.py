@@ -64,6 +64,20 @@ def test_kill_and_start_return_when_it_has_happened(kit: Cluster) -> None:
         assert db.get("k") == b"while it was dead"
 
 
+def test_users_of_one_client_have_sessions_of_their_own(kit: Cluster) -> None:
+    with kit.client() as db:
+        ada, bob = db.start_session(), db.start_session()
+        for number in range(20):
+            ada.put("k", b"ada %d" % number)
+            assert ada.get("k") == b"ada %d" % number
+            bob.put("k", b"bob %d" % number)
+            assert bob.get("k") == b"bob %d" % number
+        kit.kill("n1")
+        again = db.start_session(bob.session.export())
+        assert again.get("k") == b"bob 19"
+        assert ada.get("k") == b"bob 19"
+
+
 def test_a_paused_node_answers_nothing_and_a_resumed_one_does(kit: Cluster) -> None:
     with kvclient.Client(kit.node("n3").address, session=False) as db:
         kit.pause("n3")

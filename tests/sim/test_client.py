@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
+from kvclient.session import Session
 from kvnode.core.keys import encode_key
-from tests.sim.checks import NOT_APPLIED, OK, UNCERTAIN
+from tests.sim.checks import FAILED, NOT_APPLIED, OK, UNCERTAIN
 from tests.sim.client import Client
 from tests.sim.cluster import Cluster
+from tests.sim.test_hints import cluster_of as sloppy_cluster_of
 
 KEY = b"k"
 NAME = encode_key("default", KEY)
@@ -79,3 +83,29 @@ def test_an_operation_ends_by_its_deadline_though_every_node_stands_still(
         host.pause()
     read = client.get(KEY, timeout_us=700_000)
     assert cluster.now_us - read.began_us <= 710_000
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_a_session_waits_for_no_half_that_only_another_session_of_its_client_has_seen(
+    seed: int, *, is_shared: bool
+) -> None:
+    cluster = sloppy_cluster_of(seed)
+    a, b, c = cluster.owners(NAME)
+    for other in cluster.hosts:
+        if other not in (b, c):
+            cluster.cut(other, b)
+            cluster.cut(other, c)
+    cluster.run(3_000_000)
+    assert Client(cluster, 1).put(KEY, b"there", at=a).outcome == OK
+    client, ada = Client(cluster, 0), Session()
+    bob = ada if is_shared else Session()
+    client.engine.session = ada
+    write = client.put(KEY, b"here", at=b, wait=False)
+    client.engine.session = bob
+    read = client.get(KEY, at=a, wait=False)
+    cluster.run(1_000_000, until=lambda: write.outcome is not None and read.outcome is not None)
+    assert (write.outcome, read.outcome, read.value) == (OK, OK, b"there")
+    client.engine.session = ada
+    client.seen.clear()  # it is of all that use the client, and reads are held to it
+    again = client.get(KEY, timeout_us=1_000_000)
+    assert again.outcome == (FAILED if is_shared else OK)

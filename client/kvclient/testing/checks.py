@@ -5,8 +5,8 @@ time allow. Nothing is said of which of several concurrent writes should win.
 
 One write *covers* another if its context must have held it: a put with the context of a get covers
 what that returned; a plain put or a delete covers all that its worker has seen of the key, by
-acknowledgements and by reads; and what a covered write covers. One worker is one session, or part
-of one. Then:
+acknowledgements and by reads; and what a covered write covers. One worker is one session, as those
+of kvclient/testing/drive.py are, or part of one. Then:
 
 - A worker never reads what is covered by something that it has seen, and finds absent only what a
   delete may have removed since.

@@ -2,8 +2,9 @@
 
     prepare --> load, for its seconds --> (whoever drives heals the cluster) --> final reads
 
-Laws: workers end by themselves, within the time-out of their last operation; a worker that crashes
-ends the run with its error; the final reads read every key of the history once, as somebody who has
+Laws: each worker has a session of its own, over one of a few connections; workers end by
+themselves, within the time-out of their last operation; a worker that crashes ends the run with its
+error; the final reads read every key of the history once, as somebody who has
 seen nothing, as far as their time allows.
 Tests: tests/cluster/test_kit.py. Left out: faults (kvclient/testing/nemesis.py).
 """
@@ -47,14 +48,14 @@ async def drive(seeds: str, load: Load, recorder: Recorder, tally: Tally) -> Non
 def _staff(
     load: Load, clients: list[AsyncClient], recorder: Recorder, tally: Tally
 ) -> Iterator[tuple[Workload, Worker]]:
-    """Yield each worker with what it does."""
+    """Yield each worker with what it does; each is a user of its own."""
     pace = Pace(load.rate)
     chosen = [WORKLOADS[name] for name in load.workloads]
     for number in range(load.workers):
         place, kind = divmod(number, len(chosen))
         worker = Worker(
             number,
-            clients[number % len(clients)],
+            clients[number % len(clients)].start_session(),
             recorder,
             chance=random.Random(f"{load.seed} {number}"),
             pace=pace,

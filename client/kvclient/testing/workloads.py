@@ -22,7 +22,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from kvclient.aio import AsyncClient, AsyncKeyspace
+from kvclient.aio import AsyncSessionClient
 from kvclient.errors import KVError
 from kvclient.results import Record, WriteResult
 from kvclient.testing.history import DEFAULT, Op, Recorder
@@ -78,12 +78,12 @@ class Pace:
 
 
 class Worker:
-    """One worker's operations, each recorded. It is one session, or a part of its client's."""
+    """One worker's operations, each recorded. It is one session: one user."""
 
     def __init__(
         self,
         number: int,
-        client: AsyncClient,
+        session: AsyncSessionClient,
         recorder: Recorder,
         *,
         chance: random.Random,
@@ -103,7 +103,7 @@ class Worker:
         self.keyspace = keyspace
         self.count = 0
         """Writes so far."""
-        self._client = client
+        self._space = session.keyspace(keyspace)
         self._recorder = recorder
         self._pace = pace
         self._tally = tally
@@ -133,10 +133,6 @@ class Worker:
             self._recorder.ok(op, values_of(record, is_kept=self.keyspace == KEPT))
         self._tally.add(op)
         return op, record
-
-    @property
-    def _space(self) -> AsyncKeyspace:
-        return self._client.keyspace(self.keyspace)
 
     async def _begun(
         self, f: str, key: str, *, value: str | None = None, context: int | None = None

@@ -447,13 +447,32 @@ class Bench:
         lane.state = LaneState.READY
         return lane
 
-    def put(self, key: bytes = b"k", *, timeout_s: float = 5.0, **options: Any) -> Operation:
-        return self.submit(Operation("default", key, is_put=True, value=b"v", **options), timeout_s)
+    def put(
+        self,
+        key: bytes = b"k",
+        *,
+        timeout_s: float = 5.0,
+        session: Session | None = None,
+        **options: Any,
+    ) -> Operation:
+        operation = Operation("default", key, is_put=True, value=b"v", **options)
+        return self.submit(operation, timeout_s, session)
 
-    def get(self, key: bytes = b"k", *, timeout_s: float = 5.0, **options: Any) -> Operation:
-        return self.submit(Operation("default", key, is_put=False, **options), timeout_s)
+    def get(
+        self,
+        key: bytes = b"k",
+        *,
+        timeout_s: float = 5.0,
+        session: Session | None = None,
+        **options: Any,
+    ) -> Operation:
+        operation = Operation("default", key, is_put=False, **options)
+        return self.submit(operation, timeout_s, session)
 
-    def submit(self, operation: Operation, timeout_s: float = 5.0) -> Operation:
+    def submit(
+        self, operation: Operation, timeout_s: float = 5.0, session: Session | None = None
+    ) -> Operation:
+        operation.session = session
         operation.waiter = FakeWaiter()
         operation.deadline = self.now + timeout_s
         self.engine.submit(operation, self.now)

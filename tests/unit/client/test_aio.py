@@ -10,7 +10,7 @@ import pytest
 import kvclient
 from kvclient.bounds import Bounds
 from kvproto import kv_pb2 as pb
-from tests.unit.client.fakes import FakeCluster, Hold, Refuse
+from tests.unit.client.fakes import FakeCluster, Hold, Refuse, context_of
 
 Body = Callable[[kvclient.AsyncClient], Awaitable[None]]
 
@@ -66,6 +66,28 @@ def test_it_connects_with_the_first_call(cluster: FakeCluster) -> None:
         await db.close()
         with pytest.raises(RuntimeError, match="closed"):
             await db.get("k")
+
+    asyncio.run(main())
+
+
+def test_a_session_of_its_own_may_begin_before_the_connection_does(cluster: FakeCluster) -> None:
+    async def main() -> None:
+        db = kvclient.AsyncClient(cluster.seeds)
+        ada, bob = db.start_session(), db.start_session()
+        await ada.put("k", b"v")
+        assert await bob.get("k") == b"v"
+        assert [row.context for row in cluster.received[-2:]] == [b"", b""]
+        await ada.put_many({"k": b"w"})
+        assert cluster.received[-1].context == context_of((7, 1))
+        await db.start_session(ada.session.export()).keyspace("default").get("k")
+        assert cluster.received[-1].context == context_of((7, 2))
+        foreign = kvclient.Session()
+        foreign.bind(b"x" * 16, 8)
+        lost = db.start_session(foreign.export())
+        for call in (lost.get("k"), lost.get_many(["k"])):
+            with pytest.raises(kvclient.InvalidRequest, match="another cluster"):
+                await call
+        await db.close()
 
     asyncio.run(main())
 

@@ -287,6 +287,43 @@ def test_a_session_can_be_resumed_elsewhere(db: kvclient.Client, cluster: FakeCl
     assert cluster.received[-1].context == b""
 
 
+def test_a_session_of_its_own_shares_the_connection_and_nothing_else(
+    db: kvclient.Client, cluster: FakeCluster
+) -> None:
+    db["k"] = b"v"
+    ada = db.start_session()
+    assert ada.get("k") == b"v"
+    assert cluster.received[-1].context == b""
+    assert ada.keyspace("carts").get("k") is None
+    ada["k"] = b"w"
+    assert cluster.received[-1].context == context_of((7, 1))
+    names = {row.write_id[:8] for row in cluster.received if row.kind == "put"}
+    assert len(names) == 2
+    again = db.start_session(ada.session.export())
+    again.get_many(["k"])
+    assert cluster.received[-1].context != b""
+    again.put_many({"k": b"x"})
+    assert cluster.received[-1].write_id[:8] not in names
+    assert ada.session is not db.session
+
+
+def test_a_session_of_another_cluster_is_refused_as_it_begins(
+    db: kvclient.Client, cluster: FakeCluster
+) -> None:
+    db["k"] = b"v"
+    foreign = kvclient.Session()
+    foreign.bind(b"x" * 16, 8)
+    with pytest.raises(kvclient.InvalidRequest, match="another cluster"):
+        db.start_session(foreign.export())
+    with pytest.raises(kvclient.InvalidRequest, match="damaged"):
+        db.start_session("nonsense")
+    with kvclient.Client(cluster.seeds, session=False) as without:
+        mine = without.start_session()
+        mine["k"] = b"w"
+        assert mine["k"] == b"w"
+        assert cluster.received[-1].context != b""
+
+
 def test_a_newer_topology_is_followed(db: kvclient.Client, cluster: FakeCluster) -> None:
     connect_all(db, cluster)
     cluster.members = cluster.nodes[:2]

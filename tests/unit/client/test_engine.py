@@ -6,7 +6,7 @@ import pytest
 
 from kvclient.bounds import Bounds
 from kvclient.errors import Overloaded, Timeout, Unavailable, Uncertain
-from kvclient.operation import PUT_EXPLICIT, Lane, LaneState, Operation
+from kvclient.operation import CLIENT_BYTES, PUT_EXPLICIT, Lane, LaneState, Operation
 from kvclient.retry import Code, Refusal
 from kvclient.session import Session
 from tests.unit.client.fakes import EPOCH_HLC, Bench, context_of
@@ -243,6 +243,42 @@ def test_a_sessions_context_travels_with_the_next_operation_on_the_key() -> None
     bench.acknowledge(bench.lanes[0], operation, context=context_of((1, 1)))
     assert bench.get().context == context_of((1, 1))
     assert bench.get(b"other").context == b""
+
+
+def test_sessions_of_one_client_know_nothing_of_each_other() -> None:
+    bench, mine, yours = Bench(session=Session()), Session(), Session()
+    for number, session in enumerate((None, mine, yours)):
+        operation = bench.put(session=session)
+        bench.lanes[0].take()
+        bench.acknowledge(bench.lanes[0], operation, context=context_of((1, 1 + number)))
+    assert bench.get(session=mine).context == context_of((1, 2))
+    assert bench.get(session=yours).context == context_of((1, 3))
+    assert bench.get().context == context_of((1, 1))
+
+
+def test_the_write_ids_of_each_session_grow_and_name_it_alone() -> None:
+    bench, mine, yours = Bench(session=Session()), Session(), Session()
+    turns = [None, mine, yours, mine, None, yours, mine]
+    ids = [(session, bench.put(session=session).write_id) for session in turns]
+    names = set()
+    for session in (None, mine, yours):
+        own = [each for whose, each in ids if whose is session]
+        assert own == sorted(set(own))
+        names |= {each[:CLIENT_BYTES] for each in own}
+    assert len(names) == 3
+
+
+def test_a_put_that_is_redone_stays_its_sessions() -> None:
+    bench, mine = Bench(session=Session()), Session()
+    operation = bench.put(session=mine)
+    first = bench.lanes[0].take()[0].write_id
+    bench.acknowledge(bench.lanes[0], operation, newer=EPOCH_HLC + 5)
+    assert operation.write_id[:CLIENT_BYTES] == first[:CLIENT_BYTES]
+    assert operation.write_id > first
+    bench.lanes[0].take()
+    bench.acknowledge(bench.lanes[0], operation, context=context_of((1, 1)))
+    assert bench.get(session=mine).context == context_of((1, 1))
+    assert bench.get().context == b""
 
 
 def test_an_explicit_context_is_sent_instead_of_the_sessions() -> None:
