@@ -3,6 +3,7 @@
 What it decides: which answer is a violation.
 
     1-ok-is-durable         w distinct owners (sloppy: or stand-ins for them) hold it synced
+    1-a-slot-counts-once    those named by an `ok` fill w slots (tests/sim/slots.py)
     2-deleted-stays-deleted no read shows what an acknowledged delete had seen, or came after
     5-read-was-written      what is read was written under that key
     5-read-is-current       the read returns a write acknowledged before, or its heir or rival
@@ -62,6 +63,10 @@ class Answers:
         context = open_context(CLUSTER_KEY, key, result.context)
         acked = [dot for dot in dots if covers(context, dot)]
         write.acked_dot = acked[0] if len(acked) == 1 else None
+        filled = self._watch.slots.filled(key, write_id, self._cluster.owners(key), result.acked)
+        if filled < w:
+            told = f"{brief_value(write.value)} is acknowledged with w={w} by {result.acked}"
+            self._watch.fail("1-a-slot-counts-once", key, f"{told}, who fill {filled} slots")
         history = self._watch.of(key)
         if history.is_lossy or keyspace.durability is not Durability.FSYNC:
             return

@@ -23,6 +23,7 @@ from kvnode.core.messages import (
     NodeNumber,
     PeerMessage,
     PutResult,
+    ReplicaWrite,
     Result,
 )
 from kvnode.core.record import core_of, decode
@@ -38,6 +39,7 @@ from tests.sim.history import UNCERTAIN as UNCERTAIN
 from tests.sim.history import KeyHistory
 from tests.sim.history import Read as Read
 from tests.sim.history import Write as Write
+from tests.sim.slots import Slots
 from tests.sim.steps import Steps, hint_of, loser_of
 from tests.sim.stores import Fates, Held, Stores
 from tests.sim.story import Broken, Removed, Stored, brief_key
@@ -65,6 +67,7 @@ class Watch:
         self.stores = Stores()
         self.fates = Fates()
         self.writes_by_id: dict[bytes, Write] = {}
+        self.slots = Slots()
         self.steps = Steps(cluster, self)
         self.answers = Answers(cluster, self)
         self._cluster = cluster
@@ -131,14 +134,18 @@ class Watch:
         """A node hears another one, or itself."""
         if isinstance(message, ClientPut):
             self.steps.offer(target, message.key, message.write_id)
-        else:
-            self.steps.on_message(source, target, message)
+            self.slots.on_put(target, message)
+            return
+        if isinstance(message, ReplicaWrite):
+            self.slots.on_message(source, target, message)
+        self.steps.on_message(source, target, message)
 
     def on_request(self, node: NodeNumber, session: int, request: ClientPut | ClientGet) -> None:
         """A node takes a client's request."""
         read = None
         if isinstance(request, ClientPut):
             self.steps.offer(node, request.key, request.write_id)
+            self.slots.on_put(node, request)
             self._expiry[request.write_id] = request.expires_ms
             if (write := self.writes_by_id.get(request.write_id)) is not None:
                 write.seen = join(write.seen, request.seen)

@@ -71,6 +71,8 @@ class Disk:
         self.durable = Position(0)
         self.sync_us = 3_000
         """How long a flush takes."""
+        self.noise_us = 0
+        """By how much longer a flush may take, by chance."""
         self.fails_next_sync = False
         self.is_full = False
         """Free space is below the watermark: puts are refused by the node."""

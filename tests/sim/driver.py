@@ -305,7 +305,10 @@ class Driver:
             return
         self._is_flushing, self._sync_at = True, None
         mark = self.disk.written
-        self.later(self.disk.sync_us, lambda: self._end_flush(mark))
+        takes_us = self.disk.sync_us
+        if self.disk.noise_us:
+            takes_us += self._world.chance(f"flushes {self.slot}").randrange(self.disk.noise_us)
+        self.later(takes_us, lambda: self._end_flush(mark))
 
     def _end_flush(self, mark: int) -> None:
         self._is_flushing = False

@@ -56,7 +56,7 @@ class Faults:
         self._down: dict[str, set[NodeNumber]] = {}
         self._paused: dict[str, set[NodeNumber]] = {}
         self._clocks: dict[str, tuple[NodeNumber, int]] = {}
-        self._disks: dict[str, tuple[NodeNumber, str, int]] = {}
+        self._disks: dict[str, tuple[list[NodeNumber], str, int]] = {}
         self._images: dict[str, Image] = {}
         self._beside: Counter[int] = Counter()
         """For how many looks a copy (by its machine) has been alive beside its original."""
@@ -183,13 +183,14 @@ class Faults:
                 self._world.hosts[node].set_clock(ahead_ms)
 
     def _settle_disks(self) -> None:
-        usual = {"sync_us": 0, "is_full": 0, "is_exhausted": 0, "is_stalled": 0}
+        usual = {"sync_us": 0, "noise_us": 0, "is_full": 0, "is_exhausted": 0, "is_stalled": 0}
         for node, host in self._world.hosts.items():
             wanted = dict(usual)
-            for number, name, value in self._disks.values():
-                if number == node:
+            for numbers, name, value in self._disks.values():
+                if node in numbers:
                     wanted[name] = max(value, wanted[name])
             host.disk.sync_us = max(self._sync_us, wanted.pop("sync_us"))
+            host.disk.noise_us = wanted.pop("noise_us")
             for name, value in wanted.items():
                 setattr(host.disk, name, bool(value))
 
@@ -425,18 +426,23 @@ class Faults:
 
     def _slow_disk(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> None:
         """Flushes take longer."""
-        self._disks[fault.id] = args["node"], "sync_us", args["sync_us"]
+        self._disks[fault.id] = [args["node"]], "sync_us", args["sync_us"]
+        self._settle_disks()
+
+    def _noisy_disks(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> None:
+        """Several nodes share a disk with others: each flush takes its own time."""
+        self._disks[fault.id] = args["nodes"], "noise_us", args["noise_us"]
         self._settle_disks()
 
     def _full(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> None:
         """A disk is full: to the watermark, or to the last byte."""
         name = "is_exhausted" if args.get("is_exhausted") else "is_full"
-        self._disks[fault.id] = args["node"], name, 1
+        self._disks[fault.id] = [args["node"]], name, 1
         self._settle_disks()
 
     def _stall(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> None:
         """An engine is behind with its work, and takes no writes."""
-        self._disks[fault.id] = args["node"], "is_stalled", 1
+        self._disks[fault.id] = [args["node"]], "is_stalled", 1
         self._settle_disks()
 
     def _fail_sync(self, fault: Fault, args: dict[str, Any], chance: random.Random) -> None:
@@ -534,6 +540,7 @@ KINDS: dict[str, Begin] = {
     "twin": Faults._twin,
     "epoch": Faults._epoch,
     "slow_disk": Faults._slow_disk,
+    "noisy_disks": Faults._noisy_disks,
     "full": Faults._full,
     "stall": Faults._stall,
     "fail_sync": Faults._fail_sync,

@@ -29,7 +29,7 @@ _LATE_RATE = 5
 _LONG_SHARE = 0.5
 """Of the plans, in which a setting is unusual that would else be longer than a run."""
 _QUORUMS = {
-    (3, 2, 2): 60, (3, 1, 3): 5, (3, 3, 2): 5, (3, 1, 2): 6, (3, 2, 3): 4, (2, 1, 2): 6,
+    (3, 2, 2): 56, (3, 1, 3): 7, (3, 3, 2): 5, (3, 1, 2): 6, (3, 2, 3): 6, (2, 1, 2): 6,
     (2, 2, 2): 4, (4, 2, 3): 5, (4, 3, 2): 5,
 }  # fmt: skip
 _MIXES: dict[str, dict[str, int]] = {
@@ -76,12 +76,14 @@ class _Setting:
     """The share of operations that any node may be asked for."""
     hurries: float
     """The share of operations with a short time-out."""
+    asks_more: float
+    """The share of writes that ask for more owners than their keyspace does."""
 
 
 def generate(seed: int, *, nodes: int | None = None, is_unsafe: bool = False) -> Plan:
     """Return the plan of a seed. `nodes`: how many; drawn if None."""
     chance = random.Random(f"{seed} plan")
-    nodes_drawn = chance.choice((3, 4, 5, 5, 5, 5, 6, 7))
+    nodes_drawn = chance.choice((3, 4, 4, 5, 5, 5, 5, 6, 7))
     nodes = nodes or nodes_drawn
     safety_us = chance.choice(_SAFETY_S) * _SECOND_US
     liveness_us = chance.choice((0, 8, 12)) * _SECOND_US
@@ -99,6 +101,7 @@ def generate(seed: int, *, nodes: int | None = None, is_unsafe: bool = False) ->
         gathers=chance.choice((0.0, 0.2, 0.6)),
         asks_any=chance.choice((0.0, 0.3, 0.9)),
         hurries=chance.choice((0.0, 0.1, 0.5)),
+        asks_more=chance.choice((0.1, 0.1, 0.5)),
     )
     rate = chance.choice((5, 20, 20, 20, 50))
     count = min(_MOST, rate * safety_us // _SECOND_US)
@@ -210,8 +213,11 @@ def _operation(setting: _Setting, number: int) -> Operation:
     if kind == "get" and chance.random() < 0.1:
         more["explain"] = True
     client = chance.randrange(setting.clients)
-    if kind != "get" and random.Random(f"{setting.seed} quorum {number}").random() < 0.1:
-        more["w"] = chance.randint(space.keyspace.w, space.keyspace.n)
+    quorum = random.Random(f"{setting.seed} quorum {number}")
+    if kind != "get" and quorum.random() < setting.asks_more:
+        more["w"] = quorum.choice(
+            (space.keyspace.n, quorum.randint(space.keyspace.w, space.keyspace.n))
+        )
     return Operation(
         id=f"o{number}",
         at_us=at_us,

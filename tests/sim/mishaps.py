@@ -18,8 +18,8 @@ _SECOND_US = 1_000_000
 _WEIGHTS = {
     "shake": 3, "clog": 2, "cut": 6, "split": 4, "ring": 1, "swizzle": 2, "flap": 1,
     "client_cut": 3, "crash": 6, "kill": 3, "stop": 2, "pause": 3, "wipe": 4, "restore": 3,
-    "slow_disk": 2, "full": 1, "stall": 1, "fail_sync": 2, "flip": 3, "garble": 4, "unreadable": 4,
-    "clock": 2, "strobe": 1, "twin": 2, "epoch": 2,
+    "slow_disk": 2, "noisy_disks": 2, "full": 1, "stall": 1, "fail_sync": 2, "flip": 3,
+    "garble": 4, "unreadable": 4, "clock": 2, "strobe": 1, "twin": 2, "epoch": 2,
 }  # fmt: skip
 _AHEADS_MS = (-300_000, -50_000, -2_000, -100, 100, 2_000, 50_000, 300_000)
 _PERIODS_US = (50_000, 300_000, 1_500_000)
@@ -152,6 +152,12 @@ def _slow_disk(chance: random.Random, nodes: int) -> dict[str, Any]:
     return {**_one(chance, nodes), "sync_us": chance.choice((30_000, 300_000, 2_000_000))}
 
 
+def _noisy_disks(chance: random.Random, nodes: int) -> dict[str, Any]:
+    size = chance.choice((2, nodes // 2 + 1, nodes))
+    several = sorted(chance.sample(range(1, nodes + 1), size))
+    return {"nodes": several, "noise_us": chance.choice((30_000, 300_000, 2_000_000))}
+
+
 def _full(chance: random.Random, nodes: int) -> dict[str, Any]:
     return {**_one(chance, nodes), "is_exhausted": chance.random() < 0.3}
 
@@ -191,6 +197,7 @@ _ARGS: dict[str, Draw] = {
     "twin": _twin,
     "epoch": _one,
     "slow_disk": _slow_disk,
+    "noisy_disks": _noisy_disks,
     "full": _full,
     "stall": _one,
     "fail_sync": _one,

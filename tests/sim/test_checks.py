@@ -17,7 +17,15 @@ from kvnode.core.context import seal_context
 from kvnode.core.conversations import Fence, Prune
 from kvnode.core.hints import Hint, encode_hint, hint_key
 from kvnode.core.keys import StorageKey, encode_key
-from kvnode.core.messages import ClientGet, ClientPut, GetResult, Instant, PutResult
+from kvnode.core.messages import (
+    ClientGet,
+    ClientPut,
+    GetResult,
+    Instant,
+    PutResult,
+    ReplicaWrite,
+    WriteKind,
+)
 from kvnode.core.pruning import digest
 from kvnode.core.record import encode
 from kvnode.core.topology import Keyspace, Resolve
@@ -116,8 +124,8 @@ class World:
         self.cluster.run(1_000)
         self.watch.ended(read)
 
-    def is_told_ok(self, name: str, seen: Context) -> None:
-        """Have a node tell a client that its write of that name is ok."""
+    def is_told_ok(self, name: str, seen: Context, *, by: tuple[int, ...] = ()) -> None:
+        """Have a node tell a client that its write of that name is ok, by whom (two owners)."""
         self._requests += 1
         put = ClientPut(
             self._requests, NAME, STRICT, 2, Instant(1 << 60), NOTHING_SEEN, False, False,
@@ -125,7 +133,8 @@ class World:
         )  # fmt: skip
         sealed = seal_context(CLUSTER_KEY, NAME, seen)
         self.watch.on_request(self.owners[0], 1, put)
-        self.watch.on_answer(self.owners[0], 1, PutResult(put.id, sealed, (), 0))
+        acked = by or self.owners[:2]
+        self.watch.on_answer(self.owners[0], 1, PutResult(put.id, sealed, acked, 0))
 
     def is_shown(self, value: bytes, seen: Context) -> None:
         """Have a node show a value to a client."""
@@ -268,6 +277,17 @@ def a_hint_counts_in_a_strict_keyspace(world: World) -> None:
     stand_in = next(node for node in world.cluster.hosts if node not in world.owners)
     world.hints(stand_in, world.owners[1], record(version("a1", key=NAME)))
     world.is_told_ok("a1", ctx("a1"))
+
+
+def an_owner_and_its_stand_in_count_as_two(world: World) -> None:
+    world.writes("a1")  # also at the third owner, by luck
+    first, second, _ = world.owners
+    stand_in = next(node for node in world.cluster.hosts if node not in world.owners)
+    for target, slot in ((second, 0), (stand_in, second)):
+        data = encode(NAME, record(version("a1", key=NAME)))
+        write = ReplicaWrite(7, NAME, data, Instant(1 << 60), WriteKind.WRITE, 0, slot)
+        world.watch.on_message(first, target, write)
+    world.is_told_ok("a1", ctx("a1"), by=(second, stand_in))
 
 
 def shown_before_it_is_durable(world: World) -> None:
@@ -430,6 +450,7 @@ PLANTED: tuple[tuple[Plant, str], ...] = (
     (what_could_not_be_read_is_written_over, "1-error-is-not-absence"),
     (ok_before_the_sync, "1-ok-is-durable"),
     (a_hint_counts_in_a_strict_keyspace, "1-ok-is-durable"),
+    (an_owner_and_its_stand_in_count_as_two, "1-a-slot-counts-once"),
     (shown_before_it_is_durable, "5-read-is-durable"),
     (what_was_not_applied_was_stored, "6-not-applied-unseen"),
     (what_was_not_applied_is_stored_later, "6-not-applied-unseen"),

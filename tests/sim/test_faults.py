@@ -42,7 +42,7 @@ def state(cluster: Cluster) -> list[tuple[object, ...]]:
     hosts = [
         (
             *(host.life is not None, host.is_paused, host.ahead_ms, host.disk.sync_us),
-            *(host.disk.is_full, host.disk.is_exhausted, host.disk.is_stalled),
+            *(host.disk.noise_us, host.disk.is_full, host.disk.is_exhausted, host.disk.is_stalled),
         )
         for host in cluster.hosts.values()
     ]
@@ -108,6 +108,20 @@ def test_a_node_that_died_by_itself_is_started_by_somebody(seed: int) -> None:
     assert cluster.hosts[a].life is None
     cluster.run(3_000_000)
     assert cluster.hosts[a].life is not None
+
+
+def test_each_flush_of_a_noisy_disk_takes_its_own_time(seed: int) -> None:
+    cluster, clients, faults = world_of(seed)
+    owners = list(cluster.owners(NAME))
+    args = {"nodes": owners, "noise_us": 300_000}
+    faults.begin(Fault(id="f0", at_us=0, kind="noisy_disks", args=args, for_us=60_000_000))
+    waits = []
+    for _ in range(12):
+        write = clients[0].put(KEY, b"v", w=3)
+        assert write.ended_us is not None
+        waits.append(write.ended_us - write.began_us)
+    assert max(waits) > 2 * min(waits)
+    assert 100_000 < max(waits) < 700_000  # one flush of each, perhaps after another one
 
 
 def begin_twin(faults: Faults) -> None:
