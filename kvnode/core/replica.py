@@ -270,12 +270,16 @@ class Replica(Shelf):
         for version in (*theirs.versions, *gone):
             self._count(key, version.dot)
             self.clock.observe(version.timestamp, self._wall_ms)
-        # Single dots of a context name writes of this key that were superseded before they came.
-        # Where all floors that knew them were dropped, nothing else would ever raise one past them.
-        for dot in sorted(merged.context.dots):
-            self.floors.add(self._partition(key), dot)
+        self._pass_single_dots(key, merged.context)
         is_same = core_of(encoded) == core_of(request.record)
         return ReplicaWriteReply(request.id, Status.DONE, _NOTHING if is_same else encoded)
+
+    def _pass_single_dots(self, key: StorageKey, context: Context) -> None:
+        """Single dots of a context name writes of this key that were superseded before they came.
+        Where all floors that knew them were dropped, nothing else would ever raise one past them.
+        """
+        for dot in sorted(context.dots):
+            self.floors.add(self._partition(key), dot)
 
     def refusal_of(self, request: ReplicaWrite, theirs: Record) -> Status | None:
         """Return why a node's write is refused at present, if it is. Raises: DamagedRecord."""

@@ -67,7 +67,7 @@ class Sweeps:
 
     __slots__ = (
         "_holdings", "_limits", "_next", "_now", "_on_heard", "_out", "_peers", "_wakes_at",
-        "is_paused", "on_proven", "progress", "runs",
+        "on_proven", "progress", "runs",
     )  # fmt: skip
 
     def __init__(
@@ -82,8 +82,6 @@ class Sweeps:
         self._now = Instant(0)
         self._out = Outbox()
         self._wakes_at: Instant | None = None
-        self.is_paused = False
-        """Nothing new is compared, and partitions in doubt stay so; for tests alone."""
         self.on_proven: Callable[[Partition], None] = lambda _: None
         self.progress = Progress()
         self.runs = Runs(holdings, mender, limits, self._on_end)
@@ -148,9 +146,8 @@ class Sweeps:
         if self._wakes_at is None or now < self._wakes_at:
             return
         self._now, self._out = now, out
-        if not self.is_paused:
-            for number, peer in self._peers.items():
-                self._sweep(number, peer)
+        for number, peer in self._peers.items():
+            self._sweep(number, peer)
         self.runs.on_time(now, out)
         self._wakes_at = self._earliest()
 
@@ -265,8 +262,8 @@ class Sweeps:
         return SWEEP_ID | self._next
 
     def _earliest(self) -> Instant | None:
-        peers = () if self.is_paused else self._peers.values()
-        return earliest(self.runs.next_wake(), *[_wakes_at(peer, self._now) for peer in peers])
+        wakes = [_wakes_at(peer, self._now) for peer in self._peers.values()]
+        return earliest(self.runs.next_wake(), *wakes)
 
 
 def _wakes_at(peer: _Peer, now: Instant) -> Instant:

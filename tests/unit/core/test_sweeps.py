@@ -50,21 +50,6 @@ def test_a_kick_begins_at_once() -> None:
     assert sides.asked["AskRoots"] == 1
 
 
-def test_a_pause_by_an_operator_begins_nothing_new() -> None:
-    sides = linked(2)
-    fill(sides)
-    sides[2].lose(P)
-    for side in sides.sides.values():
-        side.sweeps.is_paused = True
-    sides.run(30)
-    assert sides.asked == {}
-    for side in sides.sides.values():
-        side.sweeps.is_paused = False
-        side.sweeps.kick(sides.now)
-    sides.run(30)
-    assert sides[2].proving.is_whole
-
-
 def test_ids_are_told_from_all_others() -> None:
     sides = linked(2)
     out = Outbox()
