@@ -130,9 +130,8 @@ class ReadOp:
         widen_us = 1_000 * self._patience.widen_after_ms
         patience_us = widen_us if self._waits_for_all else fx.patience_us(self)
         self._wait_until(self.started_us + patience_us, self.started_us, fx)
-        for node in self.asked[:]:
-            if fx.is_suspect(node):
-                self.on_silent(node, self.started_us, fx)
+        if self._late and not self._waits_for_all:
+            self._ask_on(self.started_us, fx)
 
     def on_reply(
         self, node: NodeNumber, reply: ReplicaReadReply, now: Instant, fx: ReadEffects
@@ -159,7 +158,7 @@ class ReadOp:
         if node in self.asked and not self.heard.has(node):
             self._late.add(node)
             if self.phase is Phase.WAITING and not self._waits_for_all:
-                self._ask_on(now, fx)
+                self._evaluate(now, fx)
 
     def on_mended(
         self, node: NodeNumber, reply: ReplicaWriteReply, now: Instant, fx: ReadEffects
@@ -296,7 +295,9 @@ class ReadOp:
     def _ask_for_session(self, now: Instant, fx: ReadEffects) -> None:
         self._think_of_stand_ins(fx)
         self._ask(fx, len(self._reachable))
-        if not self.silent() and not self._ask_floors(fx):
+        if self._hopeful() or (self.silent() and self._wait_for_late(now, fx)):
+            return
+        if not self._ask_floors(fx):
             self._fail(fx, ErrorCode.UNAVAILABLE, _SESSION_UNMET, now)
 
     def _ask_floors(self, fx: ReadEffects) -> bool:
@@ -316,8 +317,7 @@ class ReadOp:
     def _ask_on(self, now: Instant, fx: ReadEffects) -> None:
         """Replace those that failed or are late; give up when r can no longer be believed, and soon
         if it can only with the late: another coordinator may reach others."""
-        hopeful = sum(node not in self._late for node in self.silent())
-        missing = self.request.r - self.heard.believed - hopeful
+        missing = self.request.r - self.heard.believed - self._hopeful()
         if missing > 0:
             missing -= self._ask(fx, missing)
         if missing > 0:
@@ -326,24 +326,32 @@ class ReadOp:
         if missing <= 0:
             return
         may_do = self.request.r <= self.heard.believed + len(self.silent())
-        if may_do and not self._is_too_late(now):
-            self._wait_until(self._late_until_us, now, fx)
+        if may_do and self._wait_for_late(now, fx):
             return
         if any(answer.startswith(UNREADABLE) for answer in self.heard.failed.values()):
             self._fail(fx, ErrorCode.CORRUPT_DATA, "too few owners can read what they hold", now)
         else:
             self._fail(fx, ErrorCode.UNAVAILABLE, "too few owners can be believed", now)
 
-    def _is_too_late(self, now: Instant) -> bool:
-        """Say whether the late have had their last chance, which begins when it is first asked."""
+    def _hopeful(self) -> int:
+        """Return how many may well answer: they were asked, and are not silent for too long."""
+        return sum(node not in self._late for node in self.silent())
+
+    def _wait_for_late(self, now: Instant, fx: ReadEffects) -> bool:
+        """Wait a moment for silent nodes alone, once; says whether it is not over yet."""
         if not self._late_until_us:
             self._late_until_us = Instant(now + 1_000 * SILENT_READ_MS)
-        return now >= self._late_until_us
+        if now >= self._late_until_us:
+            return False
+        self._wait_until(self._late_until_us, now, fx)
+        return True
 
     def _hedge(self, now: Instant, fx: ReadEffects) -> None:
         """Those who were asked are later than usual: ask one more owner, if it is paid for."""
         fresh = [n for n in self._fresh() if n in self.owners and not fx.is_suspect(n)]
-        more = len(fresh) - self._ask(fx, 1) if fresh and fx.pay_for_one_more() else len(fresh)
+        more = len(fresh)
+        if fresh and fx.pay_for_one_more():
+            more -= self._ask_one(fresh[0], fx)
         widen_us = 1_000 * self._patience.widen_after_ms
         self._wait_until(now + widen_us if more else self.request.deadline_us, now, fx)
 
@@ -360,15 +368,25 @@ class ReadOp:
 
     def _ask_owners(self, fx: ReadEffects) -> None:
         """Ask all owners that have not been asked."""
-        self._ask(fx, sum(node in self.owners for node in self._fresh()))
+        for node in self._fresh():
+            if node in self.owners:
+                self._ask_one(node, fx)
 
     def _ask(self, fx: ReadEffects, count: int) -> int:
-        """Ask up to `count` more, owners first; returns how many."""
-        fresh = self._fresh()[:count]
-        for node in fresh:
-            self.asked.append(node)
-            fx.ask(self, node)
-        return len(fresh)
+        """Ask more, owners first, until `count` of them may well answer; returns how many may."""
+        hopeful = 0
+        for node in self._fresh():
+            if hopeful < count:
+                hopeful += self._ask_one(node, fx)
+        return hopeful
+
+    def _ask_one(self, node: NodeNumber, fx: ReadEffects) -> bool:
+        """Ask a node; says whether it may well answer. One that is silent already is late."""
+        self.asked.append(node)
+        if is_late := fx.is_suspect(node):
+            self._late.add(node)
+        fx.ask(self, node)
+        return not is_late
 
     def _fresh(self) -> list[NodeNumber]:
         failed = self.heard.failed

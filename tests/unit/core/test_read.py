@@ -977,6 +977,64 @@ def test_suspects_are_asked_around_at_once() -> None:
     assert Reading(suspects=(1, 2), stand_ins=(4,)).fx.asked == [1, 2, 3, 4]
 
 
+def test_a_suspect_that_is_asked_in_anothers_place_is_not_relied_on() -> None:
+    read = Reading(suspects=(3,), stand_ins=(4,))
+    read.hear(1, OLD)
+    read.fall_silent(2)
+    assert read.fx.asked == [1, 2, 3, 4]
+    read.hear(4, None)
+    read.wake(1_000 * (SILENT_READ_MS - 1))
+    assert read.fx.is_open
+    read.wake(1_000 * (SILENT_READ_MS + 100))
+    assert "1 of 2 owners answered" in read.fx.failure.message
+
+
+def test_a_suspect_that_answers_after_all_counts() -> None:
+    read = Reading(suspects=(3,))
+    read.hear(1, OLD)
+    read.fall_silent(2)
+    read.hear(3, OLD)
+    assert read.fx.value == b"a1"
+
+
+def test_a_vote_asks_suspects_too_and_nobody_but_owners() -> None:
+    read = Reading(stand_ins=(4,))
+    read.fx.suspects = (3,)
+    read.hear(1, OLD)
+    read.hear(2, RIVAL)
+    assert read.fx.asked == [1, 2, 3]
+
+
+@pytest.mark.parametrize("is_known_before", [True, False])
+def test_a_session_waits_a_moment_for_the_silent_and_then_asks_floors(
+    *, is_known_before: bool
+) -> None:
+    read = Reading(seen=context("b1"), stand_ins=(4,), suspects=(3,) if is_known_before else ())
+    read.hear(1, OLD)
+    read.hear(2, OLD)
+    assert read.fx.asked == [1, 2, 3, 4]
+    read.hear(4, None)
+    if not is_known_before:
+        read.fall_silent(3)
+    read.wake(1_000 * (SILENT_READ_MS - 1))
+    assert read.fx.asked == [1, 2, 3, 4]
+    read.wake(1_000 * (SILENT_READ_MS + 100))
+    assert read.fx.asked == [1, 2, 3, 4, 1, 2, 3, 4]
+    for node in (1, 2):
+        read.hear(node, OLD, after_us=1_000 * (SILENT_READ_MS + 101))
+    read.hear(4, None, after_us=1_000 * (SILENT_READ_MS + 101))
+    assert read.fx.failure.code is ErrorCode.UNAVAILABLE
+    assert "has all that this session has seen" in read.fx.failure.message
+
+
+def test_a_session_is_answered_by_a_silent_node_that_speaks_in_time() -> None:
+    read = Reading(seen=context("b1"), suspects=(3,))
+    read.hear(1, OLD)
+    read.hear(2, OLD)
+    read.hear(3, NEW)
+    assert set(read.fx.mended) == {1, 2}
+
+
 def test_an_owner_that_is_lost_or_abstains_is_replaced_by_a_stand_in_once_owners_run_out() -> None:
     read = Reading(stand_ins=(4, 5))
     read.lose(1)
