@@ -1,4 +1,4 @@
-"""`python -m bench`: measure a cluster of this checkout, or read a profile.
+"""`python -m bench`: measure a cluster of this checkout, alone or beside others, or read a profile.
 
 Decides what the words of the command mean. Held by tests/unit/bench/test_main.py. Leaves out
 everything else: see bench/README.md for the other modules.
@@ -12,19 +12,22 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from bench import cluster, driver, machine, profiler, report
-from bench.cluster import BenchError, Target
-from bench.driver import Result, Settings
-from bench.workload import MIXES
+from bench import driver, profiler, report
+from bench.driver import Result, Settings, Side
+from bench.target import SYSTEMS, BenchError, Target, Wanted, starter
+from kvnode.bench import keys, machine, workers
+from kvnode.bench.workers import Generator, WorkerDied
+from kvnode.bench.workload import WORKLOADS
+from kvnode.cli.bench_arguments import size_bytes
 from kvnode.cli.local import ClusterError
-from kvnode.core.topology import Durability
 
 T = TypeVar("T")
+DEFAULT_WORKLOADS = ("put", "get", "a")
 DEFAULT_IN_FLIGHT = (1, 16, 128, 1024)
 DEFAULT_VALUE_BYTES = (100, 10 << 10)
 
@@ -35,7 +38,7 @@ def main(words: Sequence[str] | None = None) -> int:
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
         status: int = arguments.do(arguments)
-    except (BenchError, ClusterError) as error:
+    except (BenchError, ClusterError, WorkerDied) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -54,20 +57,17 @@ def _terminated(_number: int, _frame: FrameType | None) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measure; print a table, keep JSON if asked. 1 if any operation failed."""
     settings = _settings(arguments)
-    where = machine.describe(arguments.dir or Path(tempfile.gettempdir()))
-    with (
-        _target(arguments) as target,
-        driver.generating(
-            target.seeds, loop=arguments.loop, silence_ms=arguments.silence_ms
-        ) as generator,
-    ):
-        results = driver.measure(settings, target, generator, _tell)
+    where = _machine(arguments.dir)
+    with ExitStack() as stack:
+        sides = [_side(stack, target, arguments) for target in _targets(stack, arguments)]
+        results = driver.measure(settings, sides, _tell)
+        notes = {side.target.name: side.target.notes for side in sides}
     print(report.table(report.medians(results), cpu=arguments.cpu))
-    if arguments.json is not None:
-        kept = {name: value for name, value in vars(arguments).items() if name != "do"}
-        made = report.document(machine=where, settings=kept, results=results)
-        arguments.json.write_text(json.dumps(made, default=str, indent=1) + "\n")
-    return 1 if any(result.faults for result in results) else 0
+    _keep(
+        arguments.json,
+        report.document(machine=where, settings=_kept(arguments), notes=notes, results=results),
+    )
+    return 1 if any(result.figures.tally.faults for result in results) else 0
 
 
 def top(arguments: argparse.Namespace) -> int:
@@ -78,21 +78,61 @@ def top(arguments: argparse.Namespace) -> int:
     return 0
 
 
+# ---- what the words mean ---------------------------------------------------------------------
+
+
 def _tell(result: Result) -> None:
     print(report.progress(result), file=sys.stderr, flush=True)
 
 
-def _target(arguments: argparse.Namespace) -> AbstractContextManager[Target]:
+def _targets(stack: ExitStack, arguments: argparse.Namespace) -> list[Target]:
     if arguments.seeds is not None:
-        return nullcontext(Target(seeds=arguments.seeds, pids={}))
-    return cluster.started(
-        nodes=arguments.nodes, durability=arguments.durability, parent=arguments.dir
+        return [Target(name="kvnode", where=arguments.seeds, pids={})]
+    wanted = _wanted(arguments)
+    return [stack.enter_context(starter(name)(wanted)) for name in arguments.systems]
+
+
+def _wanted(arguments: argparse.Namespace) -> Wanted:
+    return Wanted(
+        parent=arguments.dir,
+        nodes=getattr(arguments, "nodes", 3),
+        is_synced=arguments.durability == "synced",
     )
+
+
+def _side(stack: ExitStack, target: Target, arguments: argparse.Namespace) -> Side:
+    options = dict(target.options)
+    silence_ms = getattr(arguments, "silence_ms", None)
+    if silence_ms is not None and target.name.startswith("kvnode"):
+        options["silence_ms"] = silence_ms
+    generator = Generator(
+        where=target.where,
+        adapter=target.adapter,
+        options=options,
+        processes=getattr(arguments, "processes", 1),
+        loop=getattr(arguments, "loop", "uvloop"),
+    )
+    return Side(target=target, load=stack.enter_context(workers.working(generator)))
+
+
+def _machine(folder: Path | None) -> dict[str, Any]:
+    probed = folder or Path(tempfile.gettempdir())
+    return machine.describe() | {"sync_p50_ms": driver.sync_p50_ms(probed)}
+
+
+def _kept(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {name: value for name, value in vars(arguments).items() if name != "do"}
+
+
+def _keep(path: Path | None, document: dict[str, Any]) -> None:
+    if path is not None:
+        path.write_text(json.dumps(document, default=str, indent=1) + "\n")
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
     return Settings(
-        mixes=arguments.mix,
+        workloads=arguments.workload,
+        draw=arguments.draw,
         in_flight=arguments.in_flight,
         value_bytes=arguments.value_bytes,
         keys=arguments.keys,
@@ -100,6 +140,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         warm_s=arguments.warm,
         rounds=arguments.rounds,
         seed=arguments.seed,
+        rate=arguments.rate,
         profile=arguments.profile,
         profile_format=arguments.profile_format,
     )
@@ -108,7 +149,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the store.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    measuring = commands.add_parser("run", help="start a cluster, load it, and measure it")
+    measuring = commands.add_parser("run", help="start stores, load them, and measure them")
     measuring.set_defaults(do=run)
     _add_workload(measuring)
     _add_target(measuring)
@@ -122,32 +163,49 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_workload(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("workload")
-    group.add_argument("--mix", type=_several(_mix), default=MIXES, metavar="put,get,mixed")
+    one_of = ",".join(WORKLOADS)
+    group.add_argument(
+        "--workload", type=_several(_word(WORKLOADS)), default=DEFAULT_WORKLOADS, metavar=one_of
+    )
+    group.add_argument("--draw", choices=keys.DISTRIBUTIONS, help="default: the workload's own")
     group.add_argument(
         "--in-flight", type=_several(_positive), default=DEFAULT_IN_FLIGHT, metavar="N,..."
     )
     group.add_argument(
-        "--value-bytes", type=_several(_positive), default=DEFAULT_VALUE_BYTES, metavar="N,..."
+        "--value-bytes", type=_several(size_bytes), default=DEFAULT_VALUE_BYTES, metavar="N,..."
     )
-    group.add_argument("--keys", type=_positive, default=10_000, metavar="N")
+    group.add_argument("--keys", type=_positive, metavar="N", help="10,000; fewer if large")
+    group.add_argument("--rate", type=float, metavar="N", help="a second; default: closed loop")
     group.add_argument("--seconds", type=float, default=5.0, help="of each measured run")
     group.add_argument("--warm", type=float, default=2.0, help="seconds before each, unmeasured")
     group.add_argument("--rounds", type=_positive, default=3, metavar="N")
     group.add_argument("--seed", type=int, default=1)
+    group.add_argument("--processes", type=_positive, default=1, help="of the load generator")
     group.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop")
     group.add_argument(
         "--silence-ms",
         type=float,
-        default=driver.SILENCE_MS,
-        help="after which the client asks another node; raise it where the machine is busy",
+        help="after which our client asks another node; raise it where the machine is busy",
     )
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("cluster")
-    group.add_argument("--nodes", type=_positive, default=3, metavar="N")
-    group.add_argument("--durability", type=Durability, default=Durability.FSYNC)
-    group.add_argument("--dir", type=Path, help="where its data lives meanwhile")
+    group = parser.add_argument_group("stores")
+    group.add_argument(
+        "--systems",
+        type=_several(_word(SYSTEMS)),
+        default=("kvnode",),
+        metavar=",".join(SYSTEMS),
+        help="they take turns",
+    )
+    group.add_argument("--nodes", type=_positive, default=3, metavar="N", help="of ours")
+    group.add_argument(
+        "--durability",
+        choices=("synced", "defaults"),
+        default="synced",
+        help="what is answered has been synced, or each store as it comes",
+    )
+    group.add_argument("--dir", type=Path, help="where their data lives meanwhile")
     group.add_argument("--seeds", metavar="HOST:PORT,...", help="measure this cluster instead")
 
 
@@ -173,10 +231,13 @@ def _positive(text: str) -> int:
     return number
 
 
-def _mix(text: str) -> str:
-    if text not in MIXES:
-        raise argparse.ArgumentTypeError(f"one of {', '.join(MIXES)}, not {text}")
-    return text
+def _word(known: Sequence[str] | dict[str, Any]) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in known:
+            raise argparse.ArgumentTypeError(f"one of {', '.join(known)}, not {text}")
+        return text
+
+    return read
 
 
 if __name__ == "__main__":

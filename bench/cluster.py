@@ -10,11 +10,11 @@ from __future__ import annotations
 import dataclasses
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
+from bench.target import BenchError, Target, Wanted
 from kvnode.cli.local import LocalCluster
 from kvnode.core.topology import Durability
 from kvnode.runtime.config import ClusterConfig, default_config
@@ -23,30 +23,33 @@ from kvnode.runtime.settings import HTTP_PORT_OFFSET
 FIRST_PORT, LAST_PORT = 7900, 7990
 
 
-class BenchError(Exception):
-    """The benchmark cannot go on; the text says why, in one line."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """What the load generator asks, and which processes serve it."""
-
-    seeds: str
-    pids: Mapping[str, int]
-    """By node; empty for a cluster that is not ours: then its cost is unknown."""
-
-
 @contextmanager
-def started(*, nodes: int, durability: Durability, parent: Path | None) -> Iterator[Target]:
-    """Serve with so many nodes, their data below `parent` (None: where temporary files go).
+def started(wanted: Wanted) -> Iterator[Target]:
+    """Serve, every write synced before it is answered, as our defaults have it.
 
     Raises: BenchError.
     """
-    with tempfile.TemporaryDirectory(prefix="kvnode-bench-", dir=parent) as folder:
-        settings = configured(nodes, free_ports(nodes), durability)
+    with _started("kvnode", wanted, Durability.FSYNC) as target:
+        yield target
+
+
+@contextmanager
+def started_periodic(wanted: Wanted) -> Iterator[Target]:
+    """Serve with writes that are synced twice a second or so: less than `wanted` may ask for.
+
+    Raises: BenchError.
+    """
+    with _started("kvnode-periodic", wanted, Durability.PERIODIC) as target:
+        yield target
+
+
+@contextmanager
+def _started(name: str, wanted: Wanted, durability: Durability) -> Iterator[Target]:
+    with tempfile.TemporaryDirectory(prefix="kvnode-bench-", dir=wanted.parent) as folder:
+        settings = configured(wanted.nodes, free_ports(wanted.nodes), durability)
         cluster = LocalCluster.create(Path(folder) / "cluster", settings)
         try:
-            yield _serving(cluster)
+            yield _serving(name, cluster)
         finally:
             cluster.stop()
 
@@ -80,10 +83,10 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _serving(cluster: LocalCluster) -> Target:
+def _serving(name: str, cluster: LocalCluster) -> Target:
     cluster.start(cluster.nodes)
     failed = cluster.wait_ready(cluster.nodes)
     if failed:
         raise BenchError("; ".join(f"{name}: {reason}" for name, reason in failed.items()))
     pids = {name: pid for name, pid in cluster.pids().items() if pid is not None}
-    return Target(seeds=",".join(cluster.addresses), pids=pids)
+    return Target(name=name, where=",".join(cluster.addresses), pids=pids)

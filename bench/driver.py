@@ -1,51 +1,53 @@
 """Carries out a benchmark: which run after which, what is measured around each.
 
-Decides the order. Laws: the rounds alternate, so that a slow minute of the machine meets every
-workload and none alone; each run is preceded by an unmeasured one of the same kind; the CPU time of
-the nodes is read when nothing is under way. Held by tests/unit/bench/test_driver.py. Leaves out
-what is printed (bench/report.py) and what is asked (bench/workload.py).
+Decides the order. Laws: stores take turns, run by run, and the rounds alternate, so that a slow
+minute of the machine meets every workload of every store and none alone; each run is preceded by an
+unmeasured one of the same kind; the CPU time of the nodes is read when nothing is under way. Held
+by tests/unit/bench/test_driver.py. Leaves out what is printed (bench/report.py), and the load
+itself (kvnode/bench).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Protocol
 
-import kvclient
-import kvproto
 from bench import profiler, usage
-from bench.cluster import BenchError, Target
-from bench.histogram import Histogram
-from bench.machine import ROOT
-from bench.workload import Job, Mix, key_count
+from bench.target import Target
+from kvnode.bench import summary
+from kvnode.bench.keys import Distribution
+from kvnode.bench.workers import Figures
+from kvnode.bench.workload import WORKLOADS, Job, default_keys
 
-Loop: TypeAlias = Literal["uvloop", "asyncio"]
-SILENCE_MS = kvclient.Bounds().silence_ms
 CLIENT = "client"
 _SAMPLED_LONGER_S = 1.0
 """A profiled run goes on for so much longer than the recording, which thus sees load throughout."""
+_SYNCS = 64
+_SYNC_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What is run."""
 
-    mixes: Sequence[Mix]
+    workloads: Sequence[str]
+    draw: Distribution | None
+    """None: as each workload has it."""
     in_flight: Sequence[int]
     value_bytes: Sequence[int]
-    keys: int
+    keys: int | None
     seconds: float
     warm_s: float
     rounds: int
     seed: int
+    rate: float | None = None
     profile: Path | None = None
     profile_format: profiler.Format = "raw"
 
@@ -53,15 +55,17 @@ class Settings:
         """Return the runs of one round."""
         return [
             Job(
-                mix=mix,
+                workload=workload,
+                draw=self.draw or WORKLOADS[workload].draw,
                 in_flight=in_flight,
+                rate=self.rate,
                 value_bytes=value_bytes,
-                keys=key_count(self.keys, value_bytes),
+                keys=self.keys or default_keys(value_bytes),
                 seconds=self.seconds,
                 seed=self.seed,
             )
             for value_bytes in self.value_bytes
-            for mix in self.mixes
+            for workload in self.workloads
             for in_flight in self.in_flight
         ]
 
@@ -70,149 +74,112 @@ class Settings:
 class Result:
     """What one run showed."""
 
-    job: Job
+    system: str
     round: int
-    elapsed_s: float
-    operations: int
-    faults: dict[str, int]
-    """Operations that failed, by reason; not among `operations`."""
-    latency: Histogram
-    """In nanoseconds."""
+    figures: Figures
     cpu_s: dict[str, float]
     """By process: CLIENT, and the nodes where they are ours."""
     others_s: float
     """What the rest of the machine used meanwhile, in CPU seconds: the noise."""
     resident_mib: dict[str, float]
-    client: dict[str, int]
-    """By how much the client's own counters rose: attempts, reroutes, frames, ..."""
 
     @property
-    def rate(self) -> float:
-        """Answered operations per second."""
-        return self.operations / self.elapsed_s
+    def job(self) -> Job:
+        """What was run."""
+        return self.figures.job
 
     def cpu_us(self, process: str) -> float:
         """Return the microseconds of CPU time that a process spent on one operation."""
-        return self.cpu_s[process] / max(1, self.operations) * 1e6
+        return self.cpu_s[process] / max(1, self.figures.tally.operations) * 1e6
 
     def to_json(self) -> dict[str, Any]:
         """Return all of it."""
-        made = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return made | {"job": self.job.to_json(), "latency": self.latency.to_json()}
+        return summary.to_json(self.figures) | {
+            "system": self.system,
+            "round": self.round,
+            "cpu_s": self.cpu_s,
+            "others_s": self.others_s,
+            "resident_mib": self.resident_mib,
+        }
 
 
 class Load(Protocol):
     """What the load generator does for us."""
 
-    pid: int
+    @property
+    def pids(self) -> Sequence[int]:
+        """Its processes."""
 
-    def load(self, job: Job) -> dict[str, Any]:
-        """Put every key of the job once."""
-
-    def run(self, job: Job) -> dict[str, Any]:
-        """Carry out one run; see bench/generator.py for the figures."""
-
-
-class Generator:
-    """The load generator's process, and what it is told."""
-
-    def __init__(self, seeds: str, loop: Loop, silence_ms: float) -> None:
-        command = [sys.executable, "-m", "bench.generator", seeds, "--loop", loop]
-        command += ["--silence-ms", str(silence_ms)]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment()
-        )
-        self.pid = self._process.pid
-
-    def load(self, job: Job) -> dict[str, Any]:
-        """Put every key of the job once."""
-        return self._ask({"do": "load", "job": job.to_json()})
-
-    def run(self, job: Job) -> dict[str, Any]:
-        """Carry out one run; return its figures."""
-        return self._ask({"do": "run", "job": job.to_json()})
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.communicate()
-
-    def kill(self) -> None:
-        """End the process at once."""
-        self._process.kill()
-        self._process.communicate()
-
-    def _ask(self, command: dict[str, Any]) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
-            self._process.stdin.write(json.dumps(command) + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError as error:
-            raise BenchError("the load generator died; its last words are above") from error
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise BenchError("the load generator died; its last words are above")
-        told: dict[str, Any] = json.loads(answer)
-        return told
+    def run(self, job: Job) -> Figures:
+        """Carry out one run."""
 
 
-@contextmanager
-def generating(seeds: str, *, loop: Loop, silence_ms: float) -> Iterator[Generator]:
-    """Have a load generator for a while; it is gone afterwards.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """A store, and the load generator that is connected to it."""
 
-    Args:
-        seeds: of the cluster.
-        loop: which event loop the client runs on.
-        silence_ms: after which the client asks another node. Raise it to see what an operation
-            costs on a machine too busy to answer in time; the default is what users have.
-    """
-    generator = Generator(seeds, loop, silence_ms)
-    try:
-        yield generator
-    except BaseException:
-        generator.kill()
-        raise
-    generator.close()
+    target: Target
+    load: Load
 
 
-def measure(
-    settings: Settings, target: Target, load: Load, tell: Callable[[Result], None]
-) -> list[Result]:
+def measure(settings: Settings, sides: Sequence[Side], tell: Callable[[Result], None]) -> list[
+    Result
+]:  # fmt: skip
     """Load the keys, then carry out all rounds; tell each result at once, and return all."""
     jobs = settings.jobs()
     for job in {job.value_bytes: job for job in jobs}.values():
-        load.load(job)
+        for side in sides:
+            side.load.run(loading(job))
     results = []
     for number in range(settings.rounds):
-        for job in jobs:
-            load.run(dataclasses.replace(job, seconds=settings.warm_s))
-            results.append(_measured(settings, target, load, job, number))
-            tell(results[-1])
+        for place, job in enumerate(jobs):
+            for side in _in_turn(sides, number):
+                tag = f"{number}.{place}"
+                side.load.run(dataclasses.replace(job, seconds=settings.warm_s, tag=f"{tag}w"))
+                results.append(_measured(settings, side, dataclasses.replace(job, tag=tag), number))
+                tell(results[-1])
     return results
 
 
-def _measured(settings: Settings, target: Target, load: Load, job: Job, number: int) -> Result:
-    processes = {**target.pids, CLIENT: load.pid}
+def loading(job: Job) -> Job:
+    """Return the load phase before a run."""
+    many = max(64, job.in_flight)
+    return dataclasses.replace(job, is_load=True, rate=None, seconds=0.0, in_flight=many)
+
+
+def _in_turn(sides: Sequence[Side], number: int) -> Sequence[Side]:
+    """Return them in another order each round: who goes first meets what the one before left."""
+    first = number % len(sides)
+    return [*sides[first:], *sides[:first]]
+
+
+def _measured(settings: Settings, side: Side, job: Job, number: int) -> Result:
+    processes = {**side.target.pids, **_clients(side.load.pids)}
     before = usage.read(processes)
-    with _profiled(settings, processes, job, number):
-        figures = load.run(_stretched(settings, job))
+    with _profiled(settings, processes, f"{side.target.name}-{_name(job)}", number):
+        figures = side.load.run(_stretched(settings, job))
     used = usage.read(processes).since(before)
+    nodes = {name: used.processes[name] for name in side.target.pids}
     return Result(
-        job=job,
+        system=side.target.name,
         round=number,
-        elapsed_s=figures["elapsed_s"],
-        operations=figures["operations"],
-        faults=figures["faults"],
-        latency=Histogram.from_json(figures["latency_ns"]),
-        cpu_s={**used.processes, CLIENT: figures["cpu_s"]},
+        figures=dataclasses.replace(figures, job=job),
+        cpu_s={**nodes, CLIENT: figures.cpu_s},
         others_s=max(0.0, used.machine - sum(used.processes.values())),
         resident_mib={name: usage.resident_mib(pid) for name, pid in processes.items()},
-        client=figures["client"],
     )
 
 
+def _clients(pids: Sequence[int]) -> Mapping[str, int]:
+    return {f"{CLIENT}{number or ''}": pid for number, pid in enumerate(pids)}
+
+
+def _name(job: Job) -> str:
+    return f"{job.workload}-{job.in_flight}-{job.value_bytes}B"
+
+
 def _profiled(
-    settings: Settings, processes: dict[str, int], job: Job, number: int
+    settings: Settings, processes: dict[str, int], name: str, number: int
 ) -> AbstractContextManager[None]:
     """Record the first round, if profiles are wanted."""
     if settings.profile is None or number:
@@ -220,8 +187,8 @@ def _profiled(
     return profiler.recording(
         processes,
         folder=settings.profile,
-        name=job.name,
-        seconds=job.seconds,
+        name=name,
+        seconds=settings.seconds,
         form=settings.profile_format,
     )
 
@@ -232,9 +199,15 @@ def _stretched(settings: Settings, job: Job) -> Job:
     return dataclasses.replace(job, seconds=job.seconds + _SAMPLED_LONGER_S)
 
 
-def _environment() -> dict[str, str]:
-    """Return our environment, with what we import ourselves on the path: a checkout works too."""
-    roots = [str(ROOT), *(str(Path(one.__path__[0]).parent) for one in (kvclient, kvproto))]
-    inherited = os.environ.get("PYTHONPATH")
-    path = dict.fromkeys([*roots, *([inherited] if inherited else [])])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+def sync_p50_ms(folder: Path) -> float:
+    """Return the median time of an fdatasync after appending 4 KiB to a file in `folder`."""
+    path = folder / "sync-probe"
+    took_s = []
+    with path.open("wb", buffering=0) as file:
+        for _ in range(_SYNCS):
+            file.write(b"\0" * _SYNC_BYTES)
+            began_s = time.perf_counter()
+            os.fdatasync(file.fileno())
+            took_s.append(time.perf_counter() - began_s)
+    path.unlink()
+    return statistics.median(took_s) * 1e3

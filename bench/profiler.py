@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from bench.cluster import BenchError
+from bench.target import BenchError
 
 Format: TypeAlias = Literal["raw", "flamegraph", "speedscope"]
 SUFFIX: dict[Format, str] = {"raw": ".raw", "flamegraph": ".svg", "speedscope": ".json"}

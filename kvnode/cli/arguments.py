@@ -102,15 +102,23 @@ def whole(what: str, low: int, high: int) -> Callable[[str], int]:
     return read
 
 
-def seconds(text: str) -> float:
-    """Read a positive number of seconds."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not (number > 0 and math.isfinite(number)):
-        raise _expected("a number of seconds above 0", text)
-    return number
+def number_above_0(what: str) -> Callable[[str], float]:
+    """Return a reader of positive numbers of something."""
+
+    def read(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not (number > 0 and math.isfinite(number)):
+            raise _expected(f"a number of {what} above 0", text)
+        return number
+
+    return read
+
+
+seconds = number_above_0("seconds")
+"""Read a positive number of seconds."""
 
 
 def key(text: str) -> bytes:
@@ -344,6 +352,16 @@ def _chaos(parser: Parser) -> None:
     declare(parser)
 
 
+def _bench(parser: Parser) -> None:
+    from kvnode.cli.bench_arguments import declare  # noqa: PLC0415 (it needs what is above)
+
+    _cluster(parser)
+    _keyspace(parser)
+    _quorum(parser, "r", "answer a read")
+    _quorum(parser, "w", "hold a write durably")
+    declare(parser)
+
+
 COMMANDS: dict[str, Command] = {
     "up": Command("Start a cluster on this machine, or its missing nodes.", "up:up", _up),
     "down": Command("Stop all nodes of a cluster on this machine.", "up:down", _local),
@@ -368,5 +386,6 @@ COMMANDS: dict[str, Command] = {
     ),
     "inspect": Command("Show a key as a stopped node's disk has it.", "inspect:inspect", _inspect),
     "chaos": Command("Run a load while faults happen, and judge it.", "chaos:chaos", _chaos),
+    "bench": Command("Measure how fast a cluster answers.", "bench:bench", _bench),
     "config": Command("Describe the settings of cluster.toml.", "serve:config", _config),
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import cluster
-from bench.cluster import BenchError
+from bench.target import BenchError, Wanted
 from kvnode.cli import local
 from kvnode.core.topology import Durability
 from tests.unit.cli.fakes import FAKE
@@ -44,7 +44,7 @@ def test_nothing_is_left_behind_even_by_a_failure(
     pids: dict[str, int] = {}
 
     def fail() -> None:
-        with cluster.started(nodes=1, durability=Durability.FSYNC, parent=tmp_path) as target:
+        with cluster.started(Wanted(nodes=1, parent=tmp_path)) as target:
             pids.update(target.pids)
             assert list(tmp_path.iterdir()) != []
             raise KeyError

@@ -1,4 +1,4 @@
-"""Claims about bench/histogram.py."""
+"""Claims about kvnode/bench/histogram.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.histogram import Histogram, bucket_of, highest_in
+from kvnode.bench.histogram import Histogram, bucket_of, highest_in
 
 VALUES = st.lists(st.integers(0, 10**12), min_size=1, max_size=60)
 
@@ -34,6 +34,23 @@ def test_merging_equals_recording_all_into_one(left: list[int], right: list[int]
     merged.merge(Histogram(right))
     assert merged == Histogram(left + right)
     assert merged.total == len(left) + len(right)
+
+
+@given(VALUES)
+def test_recording_one_by_one_equals_recording_all_at_once(values: list[int]) -> None:
+    made = Histogram()
+    for value in values:
+        made.record(value)
+    assert made == Histogram(values)
+
+
+@given(VALUES)
+def test_mean_and_highest_are_exact_or_a_thousandth_above(values: list[int]) -> None:
+    made = Histogram(values)
+    assert max(values) <= made.highest <= max(values) * 1.001
+    mean = sum(values) / len(values)
+    assert mean * 0.999999 <= made.mean <= mean * 1.001001
+    assert (Histogram().mean, Histogram().highest) == (0, 0)
 
 
 @given(VALUES)

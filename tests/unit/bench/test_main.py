@@ -23,7 +23,9 @@ def test_a_profile_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--mix", "putt"], "one of put, get, mixed, not putt"),
+        (["--workload", "putt"], "one of a, b, c, d, e, f, put, get, not putt"),
+        (["--systems", "kvnod"], "one of kvnode, "),
+        (["--value-bytes", "1GiB"], "expected a size from 1 to 16MiB"),
         (["--in-flight", "16,0"], "a number from 1 up, not 0"),
         (["--durability", "never"], "never"),
     ],

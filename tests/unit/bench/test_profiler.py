@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from bench import profiler
-from bench.cluster import BenchError
 from bench.profiler import Line
+from bench.target import BenchError
 
 STACKS = ["main;work;sum 6", "main;work 3", "main;walk;walk 1"]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import driver
 from bench.__main__ import main
-from bench.machine import ROOT
+from kvnode.bench.machine import ROOT
+from kvnode.bench.workers import environment
 
 
 @pytest.mark.cluster
@@ -20,12 +20,23 @@ def test_a_short_run_measures_every_workload_and_keeps_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kept = tmp_path / "result.json"
-    words = ["--in-flight", "1,16", "--value-bytes", "100", "--keys", "50", "--rounds", "1"]
+    words = [
+        "--in-flight",
+        "1,16",
+        "--value-bytes",
+        "100",
+        "--workload",
+        "put,f",
+        "--keys",
+        "50",
+        "--rounds",
+        "1",
+    ]
     words += ["--seconds", "0.3", "--warm", "0.1", "--dir", str(tmp_path)]
     assert main(["run", *words, "--cpu", "--json", str(kept)]) == 0
     result = json.loads(kept.read_text())
-    assert [(row["mix"], row["in_flight"]) for row in result["medians"]] == [
-        (mix, in_flight) for mix in ("put", "get", "mixed") for in_flight in (1, 16)
+    assert [(row["workload"], row["in_flight"]) for row in result["medians"]] == [
+        (name, in_flight) for name in ("put", "f") for in_flight in (1, 16)
     ]
     assert all(row["ops_per_s"] > 0 and not row["faults"] for row in result["medians"])
     assert set(result["medians"][0]["cpu_us_per_op"]) == {"n1", "n2", "n3", "client"}
@@ -35,12 +46,11 @@ def test_a_short_run_measures_every_workload_and_keeps_it(
 
 @pytest.mark.cluster
 def test_sigterm_leaves_neither_nodes_nor_folders_behind(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "bench", "run", "--mix", "put", "--in-flight", "1"]
+    command = [sys.executable, "-m", "bench", "run", "--workload", "put", "--in-flight", "1"]
     command += ["--keys", "50", "--seconds", "0.1", "--warm", "0.1", "--rounds", "1000"]
     command += ["--dir", str(tmp_path)]
-    environment = driver._environment()
     with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+        command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True
     ) as bench:
         assert bench.stderr is not None
         assert "round 1" in bench.stderr.readline()

@@ -1,11 +1,12 @@
 """A histogram of latencies, in the manner of HdrHistogram: fixed relative precision, any range.
 
-Decides how a latency is remembered once a run is over. Laws: a quantile is never below the exact
-one and at most 0.1 % above it; merging equals recording everything into one; its JSON form comes
-back equal. Held by tests/unit/bench/test_histogram.py.
-Source: Gil Tene, HdrHistogram (the layout of buckets). The package of that name on PyPI pulls
-setuptools and pbr into every environment; what is needed of it are these few lines.
-Leaves out correction for coordinated omission: an open loop counts from the intended start instead.
+Decides how a latency is remembered. Laws: a quantile is never below the exact one and at most 0.1 %
+above it; merging equals recording everything into one; its JSON form comes back equal; memory is
+bounded by the range of the values, not by their number. Its test file is
+tests/unit/bench/test_histogram.py.
+Source: Gil Tene, HdrHistogram (the layout of buckets). The package of that name on PyPI would bring
+pbr and setuptools into the environment of every node, for what these few lines do.
+Leaves out correction for coordinated omission: a fixed rate counts from the intended start.
 """
 
 from __future__ import annotations
@@ -44,6 +45,23 @@ class Histogram:
     def total(self) -> int:
         """How many values were recorded."""
         return self._counts.total()
+
+    @property
+    def highest(self) -> int:
+        """The greatest recorded value (0.1 % up), or 0."""
+        return highest_in(max(self._counts)) if self._counts else 0
+
+    @property
+    def mean(self) -> float:
+        """The mean of what was recorded (0.1 % up), or 0."""
+        weighed = sum(highest_in(bucket) * count for bucket, count in self._counts.items())
+        return weighed / max(1, self.total)
+
+    def record(self, value: int) -> None:
+        """Count a value. Cost: some 0.3 us, on the path of every operation."""
+        shift = value.bit_length() - _EXACT_BITS
+        bucket = shift * _HALF + (value >> shift) if shift > 0 else value
+        self._counts[bucket] += 1
 
     def merge(self, other: Histogram) -> None:
         """Add what the other has recorded."""
