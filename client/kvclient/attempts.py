@@ -113,7 +113,7 @@ class Attempts:
         _note(operation, lane, refusal, now)
         if refusal.code is Code.OVERLOADED:
             self.hedging.rest(now)
-        elif refusal.code is Code.UNAVAILABLE:
+        elif refusal.is_for_want_of_nodes:
             self._router.avoid(operation.partition, lane, now)
         if operation.lane is not lane:
             operation.others = without(operation.others, lane)
@@ -140,8 +140,8 @@ class Attempts:
         Past the budget all slow down and none fails, but for what nodes are too busy to begin.
         """
         asked_s = refusal.retry_after_ms / 1000
-        if refusal.code is Code.UNAVAILABLE:
-            # No sign of load: while a network is in halves, to ask the next node is the only way.
+        if refusal.is_for_want_of_nodes:
+            # While a network is in halves, to ask the next node is the only way.
             is_free, rounds = self._router.has_another(operation), 1
         else:
             is_free, rounds = False, min(operation.attempts, 5)

@@ -65,6 +65,14 @@ class Refusal:
     retry_after_ms: int = 0
     replies: tuple[Reply, ...] = ()
 
+    @property
+    def is_for_want_of_nodes(self) -> bool:
+        """Whether the node could not reach enough others, none of which refused: no sign of load,
+        and somebody else may reach them."""
+        if self.code is Code.UNCERTAIN:
+            return not any(reply.answer.startswith("refused") for reply in self.replies)
+        return self.code is Code.UNAVAILABLE
+
 
 def backoff_s(attempts: int, rng: Random, bounds: Bounds) -> float:
     """Return the wait after so many attempts: full jitter under a doubling cap."""

@@ -69,9 +69,10 @@ one that is silent for 200 ms is given up. More would hardly be cheaper for each
 OVERLOADED_RETRY_MS = 20
 """After how long a client is to come again that met a bound on what may be in progress."""
 
-SILENT_READ_MS = 100
-"""How long a read waits for silent nodes alone, when nobody else is left to ask. They are given up
-after a second; by then a client could have asked another coordinator, which may reach others."""
+SILENT_MS = 100
+"""How long a read or a write waits for silent nodes alone, when nobody else is left to ask. They
+are given up after a second; by then a client could have asked another coordinator, which may
+reach others."""
 
 CLIENT_TIMEOUT_MS_MAX = 600_000
 """Deadlines beyond ten minutes are capped, not refused."""

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum, auto
 
-from kvnode.core.bounds import SILENT_READ_MS, Limits
+from kvnode.core.bounds import SILENT_MS, Limits
 from kvnode.core.heard import Heard, asking_floors
 from kvnode.core.messages import (
     ClientGet,
@@ -340,7 +340,7 @@ class ReadOp:
     def _wait_for_late(self, now: Instant, fx: ReadEffects) -> bool:
         """Wait a moment for silent nodes alone, once; says whether it is not over yet."""
         if not self._late_until_us:
-            self._late_until_us = Instant(now + 1_000 * SILENT_READ_MS)
+            self._late_until_us = Instant(now + 1_000 * SILENT_MS)
         if now >= self._late_until_us:
             return False
         self._wait_until(self._late_until_us, now, fx)

@@ -1,7 +1,7 @@
 """One write at its coordinator: counts acknowledgements, says which of three outcomes it had.
 
     WAITING --w owners durable--> ok
-       |--w can no longer be met, or deadline--> uncertain
+       |--w can no longer be met, or for 0.1 s only by silent nodes, or deadline--> uncertain
        '--(before any effect: too few owners reachable) --> not applied, decided by the coordinator
 
 An owner and its stand-ins are one slot: whichever of them holds the write durably, it counts once.
@@ -63,6 +63,7 @@ class WriteOp:
         "_slot_of",
         "_stands_alone",
         "_version",
+        "late_until_us",
         "message",
         "origin",
         "owners",
@@ -100,6 +101,8 @@ class WriteOp:
         self._own = frozenset((version.dot,))
         """This write's dots: more than one where an earlier attempt is held too."""
         self._stands_alone = True
+        self.late_until_us = 0
+        """Until when only silent nodes are waited for; 0: there are others."""
         self._learn(record)
 
     def is_awaiting(self, node: NodeNumber) -> bool:
@@ -130,6 +133,14 @@ class WriteOp:
     def on_silent(self, node: NodeNumber) -> None:
         """A node is taking suspiciously long; it may yet answer."""
         self._silent[node] = None
+
+    def is_left_to_the_silent(self) -> bool:
+        """Say whether w slots can only be filled by nodes that have been silent for too long."""
+        return sum(not self.wants_stand_in(owner) for owner in self.owners) < self.request.w
+
+    def on_late(self, now: Instant) -> Failure:
+        """The silent have had their moment: another coordinator may reach others."""
+        return self._uncertain("those that are left are silent", now)
 
     def on_ack(self, node: NodeNumber, state: Record | None, now: Instant) -> PutResult | None:
         """A node holds the write durably; `state` is what it holds if that is not what was
@@ -239,6 +250,8 @@ class ForwardOp:
     sent_to: list[NodeNumber]
     over: dict[NodeNumber, Outcome] = field(default_factory=dict)
     """Who answered that it failed, and how; UNCERTAIN also for those whose answer is lost."""
+    late_until_us: int = 0
+    """As that of a WriteOp."""
 
     def is_awaiting(self, node: NodeNumber) -> bool:
         """Say whether this owner's answer is still out."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kvnode.core.bounds import Limits
+from kvnode.core.bounds import SILENT_MS, Limits
 from kvnode.core.context import seal_context
 from kvnode.core.hints import HintsFull
 from kvnode.core.messages import (
@@ -103,7 +103,8 @@ class Writes:
     def on_silent(self, op_id: int, op: WriteOp, node: NodeNumber) -> None:
         """A node has been silent for too long: another stands in for its slot, too."""
         op.on_silent(node)
-        self._replace(op_id, op, op.slot_of(node))
+        if not self._replace(op_id, op, op.slot_of(node)) and op.is_left_to_the_silent():
+            self._wait_for_late(op_id, op)
 
     def on_forward_reply(self, op: ForwardOp, node: NodeNumber, reply: PutResult | Failure) -> None:
         """The owner that coordinated a write for us has its outcome."""
@@ -125,15 +126,37 @@ class Writes:
         if fresh:
             op.sent_to.append(fresh[0])
             self._ops.out.send(fresh[0], request._replace(id=op_id))
+        elif not self._may_be_answered(op):
+            self._wait_for_late(op_id, op)
 
     def on_wake(self, op_id: int, op: WriteOp | ForwardOp) -> None:
         """An instant that was asked for has come."""
-        if self._ops.now < op.request.deadline_us:
-            self._wake_at_deadline(op.request, op_id)
-        elif isinstance(op, WriteOp):
-            self._settle(op_id, op.on_deadline(self._ops.now))
-        else:
+        now = self._ops.now
+        is_late = 0 < op.late_until_us <= now
+        if isinstance(op, WriteOp):
+            if now >= op.request.deadline_us:
+                self._settle(op_id, op.on_deadline(now))
+                return
+            if is_late and op.is_left_to_the_silent():
+                self._settle(op_id, op.on_late(now))
+                return
+        elif now >= op.request.deadline_us:
             self._end_forward(op_id, op, op.on_lost("the deadline passed"))
+            return
+        elif is_late and not self._may_be_answered(op):
+            self._end_forward(op_id, op, op.on_lost("it is silent"))
+            return
+        self._wake_at_deadline(op.request, op_id)
+
+    def _wait_for_late(self, op_id: int, op: WriteOp | ForwardOp) -> None:
+        """Only silent nodes can still do it: they are given a moment more."""
+        if op.late_until_us <= self._ops.now:
+            op.late_until_us = until = Instant(self._ops.now + 1_000 * SILENT_MS)
+            self._ops.wheel.add(until, op_id)
+
+    def _may_be_answered(self, op: ForwardOp) -> bool:
+        """Say whether anybody to whom a write was sent on is likely to answer."""
+        return any(op.is_awaiting(node) and self._ops.is_healthy(node) for node in op.sent_to)
 
     # ---- here ----------------------------------------------------------------------------
 
@@ -261,8 +284,10 @@ class Writes:
 
     def _send_on(self, origin: int, request: ClientPut, node: NodeNumber) -> None:
         op_id = self._ops.take_id()
-        self._ops.table[op_id] = ForwardOp(request, origin, [node])
+        self._ops.table[op_id] = op = ForwardOp(request, origin, [node])
         self._wake_at_deadline(request, op_id)
+        if not self._ops.is_healthy(node):
+            self._wait_for_late(op_id, op)
         self._ops.out.send(node, request._replace(id=op_id))
 
     def _replace(self, op_id: int, op: WriteOp, owner: NodeNumber) -> bool:
@@ -282,8 +307,11 @@ class Writes:
     ) -> None:
         """A node will not hold the write: find a stand-in, or the write may have failed."""
         failed = op.on_failure(node, answer, self._ops.now)
-        if not may_replace or not self._replace(op_id, op, op.slot_of(node)):
-            self._settle(op_id, failed)
+        if may_replace and self._replace(op_id, op, op.slot_of(node)):
+            return
+        self._settle(op_id, failed)
+        if failed is None and op.is_left_to_the_silent():
+            self._wait_for_late(op_id, op)
 
     def _bring_back(self, op_id: int, op: WriteOp, data: Encoded) -> Record | None:
         """Merge what another holds beyond what was sent; the next turn stores it here."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kvclient.bounds import Bounds
-from kvclient.errors import Overloaded, Uncertain
+from kvclient.errors import Overloaded, Reply, Uncertain
 from kvclient.hedging import SAMPLES_LEAST
 from kvclient.operation import Lane, LaneState, Operation
 from kvclient.retry import Code, Refusal
@@ -281,6 +281,23 @@ def test_who_was_not_asked_yet_costs_no_budget_when_another_cannot_reach_enough(
     assert operation.lane is None, "an owner and one other were asked: now it waits"
     bench.advance(1.3, heard=tuple(bench.lanes))
     assert bench.holder(operation) is bench.lanes[2]
+
+
+@pytest.mark.parametrize("answer", ["pending", "unreached", "refused: overloaded"])
+def test_a_put_that_too_few_could_hold_is_no_sign_of_load_unless_one_refused(answer: str) -> None:
+    bench = Bench(n=3, bounds=Bounds(retry_share=0.0, retry_burst=0.0, hedge_burst=0.0))
+    operation = bench.put()
+    first = bench.lanes[0]
+    first.take()
+    del first.unanswered[operation.id]
+    replies = (Reply("n1", "acknowledged", 1.0), Reply("n2", answer, 100.0))
+    refusal = Refusal(Code.UNCERTAIN, "left to the silent", is_uncertain=True, replies=replies)
+    bench.engine.on_refusal(first, operation, refusal, bench.now)
+    bench.advance(0.01, heard=tuple(bench.lanes))
+    is_load = answer.startswith("refused")
+    assert (operation.lane is None) is is_load
+    another = bench.get()
+    assert (bench.holder(another) is first) is is_load, "another of its partition"
 
 
 def test_a_full_disk_is_not_the_last_word_while_others_are_away_and_may_have_room() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from kvnode.core.bounds import CONTEXT_ENTRIES_MAX, SIBLINGS_MAX, SILENT_READ_MS, Limits
+from kvnode.core.bounds import CONTEXT_ENTRIES_MAX, SIBLINGS_MAX, SILENT_MS, Limits
 from kvnode.core.context import open_watermark
 from kvnode.core.messages import (
     ErrorCode,
@@ -953,9 +953,9 @@ def test_when_only_the_silent_are_left_the_read_ends_soon_for_others_may_reach_m
     read.hear(1, OLD)
     for node in (2, 3):
         read.fall_silent(node)
-    read.wake(1_000 * (SILENT_READ_MS - 1))
+    read.wake(1_000 * (SILENT_MS - 1))
     assert read.fx.is_open
-    read.wake(1_000 * (SILENT_READ_MS + 100))
+    read.wake(1_000 * (SILENT_MS + 100))
     (failure,) = read.fx.failures
     assert failure.code is ErrorCode.UNAVAILABLE
     assert "1 of 2 owners answered" in failure.message
@@ -967,9 +967,9 @@ def test_a_read_whose_late_owners_did_answer_asks_for_no_instant_that_is_over() 
         read.fall_silent(node)
     read.hear(1, OLD)
     read.hear(2, OLD)
-    read.wake(1_000 * (SILENT_READ_MS + 100))
+    read.wake(1_000 * (SILENT_MS + 100))
     assert read.fx.is_open
-    assert read.fx.wakes[-1] > 1_000 * (SILENT_READ_MS + 100)
+    assert read.fx.wakes[-1] > 1_000 * (SILENT_MS + 100)
 
 
 def test_suspects_are_asked_around_at_once() -> None:
@@ -983,9 +983,9 @@ def test_a_suspect_that_is_asked_in_anothers_place_is_not_relied_on() -> None:
     read.fall_silent(2)
     assert read.fx.asked == [1, 2, 3, 4]
     read.hear(4, None)
-    read.wake(1_000 * (SILENT_READ_MS - 1))
+    read.wake(1_000 * (SILENT_MS - 1))
     assert read.fx.is_open
-    read.wake(1_000 * (SILENT_READ_MS + 100))
+    read.wake(1_000 * (SILENT_MS + 100))
     assert "1 of 2 owners answered" in read.fx.failure.message
 
 
@@ -1016,13 +1016,13 @@ def test_a_session_waits_a_moment_for_the_silent_and_then_asks_floors(
     read.hear(4, None)
     if not is_known_before:
         read.fall_silent(3)
-    read.wake(1_000 * (SILENT_READ_MS - 1))
+    read.wake(1_000 * (SILENT_MS - 1))
     assert read.fx.asked == [1, 2, 3, 4]
-    read.wake(1_000 * (SILENT_READ_MS + 100))
+    read.wake(1_000 * (SILENT_MS + 100))
     assert read.fx.asked == [1, 2, 3, 4, 1, 2, 3, 4]
     for node in (1, 2):
-        read.hear(node, OLD, after_us=1_000 * (SILENT_READ_MS + 101))
-    read.hear(4, None, after_us=1_000 * (SILENT_READ_MS + 101))
+        read.hear(node, OLD, after_us=1_000 * (SILENT_MS + 101))
+    read.hear(4, None, after_us=1_000 * (SILENT_MS + 101))
     assert read.fx.failure.code is ErrorCode.UNAVAILABLE
     assert "has all that this session has seen" in read.fx.failure.message
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kvnode.core.bounds import SIBLINGS_MAX, Limits
+from kvnode.core.bounds import SIBLINGS_MAX, SILENT_MS, Limits
 from kvnode.core.coordinator import Coordinator
 from kvnode.core.floors import Floors
 from kvnode.core.hints import Hints, decode_hint, hint_key
@@ -573,6 +573,99 @@ def test_every_write_sent_on_is_answered_by_its_deadline() -> None:
     desk.turn(lambda each: None, 5 * SECOND_US + 10_000)
     assert desk.failure.outcome is Outcome.UNCERTAIN
     assert desk.desk.in_flight == 0
+
+
+# ---- left to the silent -------------------------------------------------------------------------
+
+
+LATE_US = 1_000 * SILENT_MS + 20_000
+TRIO = topology(3)
+"""Nobody is left to stand in."""
+
+
+def left_alone(*silent: int) -> Desk:
+    """Return a desk whose write only others at these places can help to w = 2; they are silent."""
+    desk = Desk(cluster=TRIO)
+    desk.put(w=2)
+    desk.hear(ME)
+    for place in silent:
+        desk.silence(desk.others[place])
+    return desk
+
+
+def test_a_write_that_only_silent_nodes_can_help_ends_soon_for_others_may_reach_more() -> None:
+    desk = left_alone(0, 1)
+    desk.turn(lambda _: None, LATE_US // 2)
+    assert desk.answers == []
+    desk.turn(lambda _: None, LATE_US)
+    assert desk.failure.outcome is Outcome.UNCERTAIN
+    assert desk.failure.message == "1 of 2 owners acknowledged: those that are left are silent"
+    assert {reply.answer for reply in desk.failure.replies} == {"acknowledged", "pending"}
+    assert desk.desk.in_flight == 0
+
+
+def test_a_silent_node_that_acknowledges_within_that_moment_counts() -> None:
+    desk = left_alone(0, 1)
+    desk.hear(desk.others[1])
+    assert desk.acked == (ME, desk.others[1])
+
+
+def test_while_one_is_left_that_is_not_silent_a_write_goes_on() -> None:
+    desk = left_alone(0)
+    desk.turn(lambda _: None, LATE_US)
+    assert desk.answers == []
+    assert desk.desk.in_flight == 1
+
+
+def test_a_write_is_left_to_the_silent_also_when_the_last_other_is_lost() -> None:
+    desk = left_alone(0)
+    desk.lose(desk.others[1])
+    desk.turn(lambda _: None, LATE_US)
+    assert desk.failure.outcome is Outcome.UNCERTAIN
+
+
+def test_a_write_begun_where_all_others_are_silent_is_left_to_them_from_the_start() -> None:
+    desk = Desk(cluster=TRIO, silent=(2, 3))
+    desk.put(w=2)
+    desk.hear(ME)
+    desk.turn(lambda _: None, LATE_US)
+    assert desk.failure.outcome is Outcome.UNCERTAIN
+
+
+def test_with_stand_ins_no_write_is_left_to_the_silent() -> None:
+    desk = Desk()
+    desk.put(w=2)
+    desk.hear(ME)
+    for node in desk.others:
+        desk.silence(node)
+    desk.turn(lambda _: None, LATE_US)
+    assert desk.answers == []
+
+
+@pytest.mark.parametrize("is_known_before", [True, False])
+def test_a_write_that_was_sent_on_to_silent_nodes_alone_ends_soon(*, is_known_before: bool) -> None:
+    owners = ring(THEIRS)[:3]
+    desk = Desk(THEIRS, away=owners[1:], silent=owners[:1] if is_known_before else ())
+    desk.put(keyspace=STRICT, w=1)
+    assert list(desk.passed_on) == owners[:1]
+    if not is_known_before:
+        desk.silence(owners[0])
+    desk.turn(lambda _: None, LATE_US // 2)
+    assert desk.answers == []
+    desk.turn(lambda _: None, LATE_US)
+    assert desk.failure.outcome is Outcome.UNCERTAIN
+    assert desk.failure.message.endswith("it is silent")
+    assert desk.desk.in_flight == 0
+
+
+def test_a_write_that_was_sent_on_waits_for_one_that_is_heard_again() -> None:
+    owners = ring(THEIRS)[:3]
+    desk = Desk(THEIRS, away=owners[1:])
+    desk.put(keyspace=STRICT, w=1)
+    desk.silence(owners[0])
+    desk.turn(lambda each: each.on_peer_heard(owners[0]))
+    desk.turn(lambda _: None, LATE_US)
+    assert desk.answers == []
 
 
 # ---- time ---------------------------------------------------------------------------------------
