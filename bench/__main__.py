@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-from bench import driver, profiler, report
+from bench import driver, failover, profiler, report
 from bench.driver import Result, Settings, Side
 from bench.target import SYSTEMS, BenchError, Target, Wanted, starter
 from kvnode.bench import keys, machine, workers
@@ -30,6 +30,8 @@ T = TypeVar("T")
 DEFAULT_WORKLOADS = ("put", "get", "a")
 DEFAULT_IN_FLIGHT = (1, 16, 128, 1024)
 DEFAULT_VALUE_BYTES = (100, 10 << 10)
+DRIVERS = ("aetcd", "redis", "hiredis", "cassandra-driver", "kazoo")
+"""Clients of other stores, whose versions are kept with the figures."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -68,6 +70,33 @@ def run(arguments: argparse.Namespace) -> int:
         report.document(machine=where, settings=_kept(arguments), notes=notes, results=results),
     )
     return 1 if any(result.figures.tally.faults for result in results) else 0
+
+
+def fail_over(arguments: argparse.Namespace) -> int:
+    """Kill a node of each store under a steady load; print what its users saw."""
+    where = _machine(arguments.dir)
+    plan = failover.Plan(
+        rate=arguments.rate,
+        seconds=arguments.seconds,
+        kill_after_s=arguments.kill_after,
+        in_flight=arguments.in_flight,
+        keys=arguments.keys,
+        seed=arguments.seed,
+    )
+    results = []
+    for number in range(arguments.rounds):
+        for system in arguments.systems:
+            with ExitStack() as stack:
+                target = stack.enter_context(starter(system)(_wanted(arguments)))
+                side = _side(stack, target, arguments)
+                results.append(failover.lose_one(plan, side.target, side.load, number))
+            print(failover.progress(results[-1]), file=sys.stderr, flush=True)
+    print(failover.table(results))
+    _keep(
+        arguments.json,
+        failover.document(machine=where, settings=_kept(arguments), results=results),
+    )
+    return 0
 
 
 def top(arguments: argparse.Namespace) -> int:
@@ -117,7 +146,7 @@ def _side(stack: ExitStack, target: Target, arguments: argparse.Namespace) -> Si
 
 def _machine(folder: Path | None) -> dict[str, Any]:
     probed = folder or Path(tempfile.gettempdir())
-    return machine.describe() | {"sync_p50_ms": driver.sync_p50_ms(probed)}
+    return machine.describe(*DRIVERS) | {"sync_p50_ms": driver.sync_p50_ms(probed)}
 
 
 def _kept(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -153,7 +182,9 @@ def _parser() -> argparse.ArgumentParser:
     measuring.set_defaults(do=run)
     _add_workload(measuring)
     _add_target(measuring)
+    measuring.add_argument("--seeds", metavar="HOST:PORT,...", help="measure this cluster instead")
     _add_output(measuring)
+    _add_failover(commands.add_parser("failover", help="kill a node of each store under load"))
     reading = commands.add_parser("top", help="list the costliest functions of raw profiles")
     reading.set_defaults(do=top)
     reading.add_argument("files", nargs="+", type=Path, metavar="FILE")
@@ -206,7 +237,19 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
         help="what is answered has been synced, or each store as it comes",
     )
     group.add_argument("--dir", type=Path, help="where their data lives meanwhile")
-    group.add_argument("--seeds", metavar="HOST:PORT,...", help="measure this cluster instead")
+
+
+def _add_failover(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(do=fail_over)
+    _add_target(parser)
+    parser.add_argument("--rate", type=float, default=500.0, help="operations a second")
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--kill-after", type=float, default=10.0, metavar="SECONDS")
+    parser.add_argument("--in-flight", type=_positive, default=1024, help="at most")
+    parser.add_argument("--keys", type=_positive, default=1000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--rounds", type=_positive, default=1, metavar="N")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep everything here")
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:

@@ -58,6 +58,8 @@ Starter: TypeAlias = Callable[[Wanted], AbstractContextManager[Target]]
 SYSTEMS: dict[str, str] = {
     "kvnode": "bench.cluster:started",
     "kvnode-periodic": "bench.cluster:started_periodic",
+    "etcd": "bench.peers.etcd:started",
+    "redis": "bench.peers.redis:started",
 }
 
 
