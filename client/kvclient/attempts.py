@@ -115,6 +115,7 @@ class Attempts:
             self.hedging.rest(now)
         elif refusal.is_for_want_of_nodes:
             self._router.avoid(operation.partition, lane, now)
+            self._router.go_across(operation, refusal.reached())
         if operation.lane is not lane:
             operation.others = without(operation.others, lane)
             return None  # another attempt is under way

@@ -66,6 +66,7 @@ class Operation:
     __slots__ = (
         "attempts",
         "began",
+        "beside",
         "confidence",
         "context",
         "deadline",
@@ -134,6 +135,8 @@ class Operation:
         self.others: tuple[Lane, ...] = ()
         """Lanes besides `lane` on which an attempt is unanswered."""
         self.refused: tuple[Lane, ...] = ()
+        self.beside: tuple[Lane, ...] = ()
+        """Lanes to nodes that the last one to refuse for want of others did reach."""
         self.replies: tuple[Reply, ...] = ()
         self.failure: Any = None
         self.error: KVError | None = None
@@ -154,7 +157,7 @@ class Operation:
         self.write_id, self.timestamp, self.context = write_id, timestamp, self.seen
         self.newer = self.tries = 0
         self.may_have_applied = True
-        self.refused = ()
+        self.refused = self.beside = ()
 
     def note(self, node: str, answer: str, now: float) -> None:
         """Keep what a node said, for the error that may come of it. Bounded."""

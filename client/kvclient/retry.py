@@ -55,6 +55,10 @@ EFFECT_POSSIBLE = frozenset({Code.UNCERTAIN, Code.TIMEOUT, Code.INTERNAL, Code.U
 """A write that got one of these may have been applied, whatever else the failure says."""
 
 
+REACHED = frozenset({"record", "absent", "keeps nothing", "acknowledged"})
+"""What a refusal says of nodes that answered whoever refused."""
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """A node's failure of one attempt."""
@@ -72,6 +76,11 @@ class Refusal:
         if self.code is Code.UNCERTAIN:
             return not any(reply.answer.startswith("refused") for reply in self.replies)
         return self.code is Code.UNAVAILABLE
+
+    def reached(self) -> frozenset[str]:
+        """Return who answered the node that refused. They are on its side, if there are sides: what
+        it could not reach, they hardly can."""
+        return frozenset(reply.node for reply in self.replies if reply.answer in REACHED)
 
 
 def backoff_s(attempts: int, rng: Random, bounds: Bounds) -> float:

@@ -4,7 +4,8 @@ Decides the node for each attempt. What begins together goes to as few owners as
 cost more than operations, from here to the nodes and between them. Which owner that is, the first
 of the operations says: over time all of them.
 A node that cannot reach enough owners of a partition is avoided for that partition for a while:
-who is cut off with few owners of one key may be with most owners of another.
+who is cut off with few owners of one key may be with most owners of another. Whom it did reach is
+probably on its side of a cut: the operation that it refused goes to the others first.
 Laws: an owner that is ready and not avoided comes before any other node; a node that refused this
 attempt, or still owes it an answer, is not asked again before the others were; with all avoided,
 none is.
@@ -16,7 +17,7 @@ Left out: computing ownership; the topology names each partition's nodes in orde
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from kvclient.bounds import BOUNDS, Bounds
@@ -111,6 +112,11 @@ class Router:
         """A node cannot reach enough owners of a partition: rather ask others, for a while."""
         self._avoided.setdefault(partition, {})[lane] = now + self._avoid_s
 
+    def go_across(self, operation: Operation, reached: Collection[str]) -> None:
+        """One that cannot reach enough has reached these: rather ask the others."""
+        order = self._orders[operation.partition]
+        operation.beside = tuple(lane for lane in order if lane.node in reached)
+
     def choose(self, operation: Operation, now: float) -> Lane | None:
         """Return the lane for the next attempt, dialling owners on the way; None if all are out."""
         order = self._orders[operation.partition]
@@ -118,9 +124,11 @@ class Router:
             order = self._avoided_last(operation.partition, order, now)
         elif order and order[0].state is _READY and not operation.attempts:
             return self._in_company(order, operation)  # nearly always
+        if operation.beside:
+            order = tuple(sorted(order, key=operation.beside.__contains__))
         lane = _first_ready(order, operation) or _least_bad(order, operation)
         if lane is None and operation.refused:
-            operation.refused = ()  # all were asked: begin again
+            operation.refused = operation.beside = ()  # all were asked: begin again
             lane = _first_ready(order, operation) or _least_bad(order, operation)
         return lane
 

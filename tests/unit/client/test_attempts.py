@@ -300,6 +300,24 @@ def test_a_put_that_too_few_could_hold_is_no_sign_of_load_unless_one_refused(ans
     assert (bench.holder(another) is first) is is_load, "another of its partition"
 
 
+def test_whom_a_node_did_reach_is_asked_last_when_it_could_not_reach_enough() -> None:
+    bench = Bench(count=5, n=3, bounds=Bounds(hedge_burst=0.0))
+    operation = bench.get()
+    asked = []
+    said = {"n2": "record", "n3": "unreached", "n4": "keeps nothing", "n5": "pending"}
+    replies = tuple(Reply(node, answer, 1.0) for node, answer in said.items())
+    for _ in range(5):
+        lane = bench.holder(operation)
+        asked.append(lane.node)
+        assert lane.take() == [operation]
+        del lane.unanswered[operation.id]
+        refusal = Refusal(Code.UNAVAILABLE, "too few", replies=replies)
+        bench.engine.on_refusal(lane, operation, refusal, bench.now)
+        bench.advance(0.4, heard=tuple(bench.lanes))
+    assert asked == ["n1", "n3", "n5", "n2", "n4"]
+    assert bench.holder(operation).node == "n1", "all were asked: from the beginning"
+
+
 def test_a_full_disk_is_not_the_last_word_while_others_are_away_and_may_have_room() -> None:
     bench = warmed(hedge_burst=0.0)
     full, back, dead = bench.lanes
