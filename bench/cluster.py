@@ -35,7 +35,7 @@ def started(wanted: Wanted) -> Iterator[Target]:
 
 @contextmanager
 def started_periodic(wanted: Wanted) -> Iterator[Target]:
-    """Serve with writes that are synced twice a second or so: less than `wanted` may ask for.
+    """Serve with writes that are synced after the answer: less than `wanted` may ask for.
 
     Raises: BenchError.
     """

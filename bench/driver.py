@@ -2,9 +2,9 @@
 
 Decides the order. Laws: stores take turns, run by run, and the rounds alternate, so that a slow
 minute of the machine meets every workload of every store and none alone; each run is preceded by an
-unmeasured one of the same kind; the CPU time of the nodes is read when nothing is under way. Held
-by tests/unit/bench/test_driver.py. Leaves out what is printed (bench/report.py), and the load
-itself (kvnode/bench).
+unmeasured one of the same kind, and what is slow at first is asked for a while before; the CPU time
+of the nodes is read when nothing is under way. Held by tests/unit/bench/test_driver.py. Leaves out
+what is printed (bench/report.py), and the load itself (kvnode/bench).
 """
 
 from __future__ import annotations
@@ -130,6 +130,8 @@ def measure(settings: Settings, sides: Sequence[Side], tell: Callable[[Result], 
     for job in {job.value_bytes: job for job in jobs}.values():
         for side in sides:
             side.load.run(loading(job))
+    for side in sides:
+        _settle(side, jobs)
     results = []
     for number in range(settings.rounds):
         for place, job in enumerate(jobs):
@@ -145,6 +147,14 @@ def loading(job: Job) -> Job:
     """Return the load phase before a run."""
     many = max(64, job.in_flight)
     return dataclasses.replace(job, is_load=True, rate=None, seconds=0.0, in_flight=many)
+
+
+def _settle(side: Side, jobs: Sequence[Job]) -> None:
+    """Ask everything for a while, unmeasured, of a store that needs that."""
+    for place, job in enumerate(jobs):
+        if side.target.settle_s:
+            seconds = side.target.settle_s / len(jobs)
+            side.load.run(dataclasses.replace(job, seconds=seconds, tag=f"settle{place}"))
 
 
 def _in_turn(sides: Sequence[Side], number: int) -> Sequence[Side]:

@@ -8,6 +8,7 @@ Held by tests/unit/bench/test_failover.py. Leaves out what the stores do about i
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import threading
@@ -78,6 +79,8 @@ def lose_one(plan: Plan, target: Target, load: Load, number: int) -> Loss:
     """Load the keys, keep up the load, and kill a node meanwhile."""
     job = plan.job()
     load.run(driver.loading(job))
+    if target.settle_s:
+        load.run(dataclasses.replace(job, seconds=target.settle_s, tag="settle"))
     victims = list(target.victims())
     timer = threading.Timer(plan.kill_after_s, _kill, [victims])
     timer.start()

@@ -33,6 +33,8 @@ class Target:
     options: Options = field(default_factory=dict)
     victim: Callable[[], Sequence[int]] | None = None
     """Returns the processes of the one node whose loss should hurt most; None: any one will do."""
+    settle_s: float = 0.0
+    """For so long it is asked before anything is measured: what runs on a JVM is slow at first."""
     notes: Sequence[str] = ()
     """What a reader of its figures must know."""
 

@@ -75,6 +75,16 @@ def test_stores_take_turns_at_each_run_in_another_order_each_round() -> None:
     assert [(one.round, one.system) for one in results] == [(0, "x"), (0, "y"), (1, "y"), (1, "x")]
 
 
+def test_a_store_that_is_slow_at_first_is_asked_everything_for_a_while_before() -> None:
+    told: Told = []
+    target = Target(name="x", where="", pids={"n1": os.getpid()}, settle_s=20.0)
+    side = Side(target=target, load=NotedLoad("x", told, []))
+    driver.measure(SETTINGS, [side], lambda _: None)
+    kinds = [(workload, n) for workload in ("put", "get") for n in (1, 16)]
+    assert told[1:5] == [("x", workload, n, 5.0) for workload, n in kinds]
+    assert len(told) == 1 + 4 + 2 * 8
+
+
 def test_no_two_runs_of_a_store_insert_the_same_keys() -> None:
     _, tags, _ = measured(SETTINGS, "x")
     assert len(tags[1:]) == len(set(tags[1:])) == 16
