@@ -62,6 +62,8 @@ SYSTEMS: dict[str, str] = {
     "kvnode-periodic": "bench.cluster:started_periodic",
     "etcd": "bench.peers.etcd:started",
     "redis": "bench.peers.redis:started",
+    "zookeeper": "bench.peers.zookeeper:started",
+    "cassandra": "bench.peers.cassandra:started",
 }
 
 

@@ -6,6 +6,7 @@ Each needs the client of its store (the extra `peers`), and is skipped aloud wit
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -101,3 +102,66 @@ def test_each_redis_machine_has_a_master_and_a_replica_of_each_other() -> None:
     ]
     running: Any = SimpleNamespace(pids=dict(zip(names, range(9), strict=True)))
     assert len(redis._machine(running, 0)) == 3
+
+
+class NotedNodes:
+    """ZooKeeper's nodes; somebody else writes between our first read and our first write."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[object, ...]] = []
+        self.versions = [7, 8, 8]
+
+    def sync_async(self, path: str) -> None:
+        self.asked.append(("sync", path))
+
+    def get_async(self, path: str) -> Answered:
+        self.asked.append(("get", path))
+        return Answered((b"old", SimpleNamespace(version=self.versions[0])))
+
+    def set_async(self, path: str, value: bytes, version: int) -> Answered:
+        from kazoo.exceptions import BadVersionError  # noqa: PLC0415
+
+        self.asked.append(("set", path, value, version))
+        self.versions = self.versions[1:]
+        return Answered(None if version == self.versions[0] else BadVersionError())
+
+
+class Answered:
+    """A result of kazoo's that is there already."""
+
+    def __init__(self, value: object) -> None:
+        self.exception = value if isinstance(value, Exception) else None
+        self.value = value
+
+    def rawlink(self, callback: Callable[[Answered], None]) -> None:
+        callback(self)
+
+
+def test_a_zookeeper_modify_reads_what_is_current_and_writes_in_place_of_that() -> None:
+    pytest.importorskip("kazoo")
+    from bench.peers.zookeeper import ZooKeeper  # noqa: PLC0415
+
+    db = NotedNodes()
+
+    async def modify() -> bool:
+        return await ZooKeeper(db).modify(b"k", b"new")
+
+    assert asyncio.run(modify())
+    path = f"/bench/{b'k'.hex()}"
+    read = [("sync", path), ("get", path)]
+    assert db.asked == [
+        *read,
+        ("set", path, b"new", 7),
+        *read,
+        ("set", path, b"new", 8),
+    ]
+
+
+def test_cassandras_nodes_take_turns_around_the_ring() -> None:
+    pytest.importorskip("cassandra")
+    from bench.peers import cassandra  # noqa: PLC0415
+
+    owners = {token: number for number in range(3) for token in cassandra._tokens(number)}
+    assert len(owners) == 48
+    assert [owners[token] for token in sorted(owners)] == [0, 1, 2] * 16
+    assert all(-(1 << 63) <= token < 1 << 63 for token in owners)
