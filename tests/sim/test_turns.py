@@ -8,6 +8,7 @@ import pytest
 
 from kvnode.core.batch import Family, WriteBatch
 from kvnode.core.bounds import Limits
+from kvnode.core.conversations import Fence, LogLosers, PeerAsks
 from kvnode.core.keys import encode_key
 from kvnode.core.messages import (
     Instant,
@@ -19,6 +20,7 @@ from kvnode.core.messages import (
     Scanned,
 )
 from kvnode.core.node import Turn
+from kvnode.core.versions import Dot
 from tests.sim.cluster import Cluster
 from tests.sim.story import Broken
 from tests.sim.turns import check_turn, items_of
@@ -46,6 +48,17 @@ def check(turn: Turn, *, items: int = 1, waiting: int = 0, fetched: int = 0) -> 
 def test_what_came_is_counted() -> None:
     requests = PeerRequests(1, reads=[READ, READ])
     assert items_of([requests, PeerReplies(1), Scanned(1, [(b"", b"")]), Scanned(2, None)]) == 5
+
+
+def test_each_loser_that_is_to_be_logged_is_worth_an_entry() -> None:
+    dots = tuple(Dot(7, counter) for counter in range(1, 128))
+    ask = LogLosers(1, KEY, Fence(1, 7, b"digest"), 0, Dot(7, 128), dots, "votes")
+    logged = turn_of(entries=len(dots))
+
+    check(logged, items=items_of([PeerAsks(2, [ask])]))
+
+    with pytest.raises(Broken, match="127 entries written"):
+        check(logged, items=items_of([PeerAsks(2, [ask._replace(losers=dots[:1])])]))
 
 
 def test_a_turn_may_do_what_it_was_told() -> None:

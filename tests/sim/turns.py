@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kvnode.core.bounds import Limits
-from kvnode.core.conversations import PeerAsks, PeerTells
+from kvnode.core.conversations import LogLosers, PeerAsks, PeerTells
 from kvnode.core.messages import ClientOps, Event, PeerReplies, PeerRequests, Scanned
 from kvnode.core.node import Turn
 from kvnode.core.topology import Topology
@@ -29,7 +29,8 @@ _ENTRIES = 8
 
 
 def items_of(events: Iterable[Event]) -> int:
-    """Return how many requests, answers, stored entries and other news are in some events."""
+    """Return how many requests, answers, stored entries and other news are in some events; each
+    loser that is to be logged is one."""
     count = 0
     for event in events:
         match event:
@@ -39,6 +40,8 @@ def items_of(events: Iterable[Event]) -> int:
                 count += len(event.gets) + len(event.puts)
             case PeerAsks():
                 count += len(event.asks)
+                # One conflict may be of as many versions as a record holds: each becomes an entry.
+                count += sum(len(ask.losers) for ask in event.asks if type(ask) is LogLosers)
             case PeerTells():
                 count += len(event.tells)
             case Scanned():
@@ -67,16 +70,21 @@ def check_turn(
         limits: of the node.
         topology: that it knows.
     """
-    nodes, partitions = len(topology.members), topology.partitions
+    nodes, out = len(topology.members), turn.out
     work = items + waiting + 2
-    windows = limits.exchange_window + limits.settle_window + limits.hint_window
-    out = turn.out
-    sent = sum(map(len, out.peers.values())) + sum(map(len, out.held_peers.values()))
-    _hold("messages sent", sent, 2 * nodes * work + windows)
-    _hold("answers given", sum(map(len, out.clients.values())), work)
-    _hold("entries written", len(turn.batch.changes), _ENTRIES * (work + partitions))
-    _hold("slices asked for", len(out.scans), items + _SCANS + nodes)
-    _hold("keys fetched", fetched, 2 * items * nodes + _SLICE_MAX)
+    if out.peers or out.held_peers:
+        windows = limits.exchange_window + limits.settle_window + limits.hint_window
+        sent = sum(map(len, out.peers.values())) + sum(map(len, out.held_peers.values()))
+        _hold("messages sent", sent, 2 * nodes * work + windows)
+    if out.clients:
+        _hold("answers given", sum(map(len, out.clients.values())), work)
+    if turn.batch.changes:
+        bound = _ENTRIES * (work + topology.partitions)
+        _hold("entries written", len(turn.batch.changes), bound)
+    if fetched:
+        _hold("keys fetched", fetched, 2 * items * nodes + _SLICE_MAX)
+    if out.scans:
+        _hold("slices asked for", len(out.scans), items + _SCANS + nodes)
     for scan in out.scans:
         _hold("entries of a slice", scan.limit, _SLICE_MAX)
 
