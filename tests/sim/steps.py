@@ -29,7 +29,7 @@ from kvnode.core.keys import StorageKey, partition_of_key
 from kvnode.core.messages import NodeNumber, PeerMessage, ReplicaWrite, WriteKind
 from kvnode.core.pruning import digest
 from kvnode.core.record import DamagedRecord, decode, encode
-from kvnode.core.twins import is_behind, named
+from kvnode.core.twins import named
 from kvnode.core.versions import (
     NOTHING_SEEN,
     Context,
@@ -131,9 +131,9 @@ class Steps:
         """Of several states that a record had in one turn, messages tell and its store does not."""
         passing = self._passing.setdefault((source, key), deque(maxlen=_PASSING))
         passing.extend(version for version in versions if version not in passing)
-        self._note_passed((*passing, *self._came.get((source, key), ())), held)
+        self._note_passed(key, (*passing, *self._came.get((source, key), ())), held)
 
-    def _note_passed(self, seen: Collection[Version], held: Record) -> None:
+    def _note_passed(self, key: StorageKey, seen: Collection[Version], held: Record) -> None:
         """Of what a node has told of or was brought, its store holds some, and knows the others as
         superseded: by one of these."""
         for version in seen:
@@ -141,8 +141,9 @@ class Steps:
                 continue
             if not covers(held.context, version.dot):
                 continue
+            ahead = self._fates.ahead_of(key, named(version))
             for other in (*held.versions, *seen):
-                if other.write_id != version.write_id and self._supersedes(other, version):
+                if other.write_id != version.write_id and self._supersedes(other, version, ahead):
                     self._fates.note_gone(version.write_id, other.write_id)
 
     def offer(self, node: NodeNumber, key: StorageKey, what: Dot | bytes) -> None:
@@ -158,7 +159,7 @@ class Steps:
         """An owner stores a record in place of another; `old` is None if that is not known."""
         self._check_versions(key, new)
         self._check_votes(node, key, old, new)
-        self._note_passed(self._came.get((node, key), ()), new)
+        self._note_passed(key, self._came.get((node, key), ()), new)
         if old is None:
             return
         seen = old.context
@@ -275,14 +276,15 @@ class Steps:
     def _check_vanished(
         self, node: NodeNumber, where: str, key: StorageKey, version: Version, new: Record
     ) -> None:
+        ahead = self._fates.ahead_of(key, named(version))
         for other in new.versions:
             if other.write_id == version.write_id:
                 return  # a twin stays
             # Also if it is gone already: what superseded it elsewhere may be lost with a log.
-            if self._supersedes(other, version):
+            if self._supersedes(other, version, ahead):
                 self._fates.note_gone(version.write_id, other.write_id)
-        self._note_late(node, key, version)
-        for heir in self._fates.ahead_of(key, named(version)).values():
+        self._note_late(node, key, version, ahead)
+        for heir in ahead.values():
             self._fates.note_gone(version.write_id, heir)  # another attempt of it was replaced
         logs = self._stores.logged.get((key, version.write_id), {})
         w = self._cluster.keyspace_of(key).w
@@ -296,27 +298,33 @@ class Steps:
             self._fail("1-logged-before-pruned", key, f"{told}, and {logged}")
         self._fail("1-nothing-vanishes", key, told)
 
-    def _note_late(self, node: NodeNumber, key: StorageKey, version: Version) -> None:
+    def _note_late(
+        self, node: NodeNumber, key: StorageKey, version: Version, ahead: Collection[Dot]
+    ) -> None:
         """An attempt that came late supersedes what is older, and goes since it was replaced."""
+        fates, gone = self._fates, version.write_id
         for other in self._came.get((node, key), ()):
-            if self._fates.is_gone(other.write_id) and self._supersedes(other, version):
-                self._fates.note_gone(version.write_id, other.write_id)
+            if fates.is_gone(other.write_id) and self._supersedes(other, version, ahead):
+                fates.note_gone(gone, other.write_id)
         # Reads merge what stand-ins keep as its owners will: plain puts supersede there, too.
         newest = self._newest_plain.get(key)
-        if newest is None or not self._cluster.keyspace_of(key).sloppy:
+        if newest is None or fates.is_gone(gone) or not self._cluster.keyspace_of(key).sloppy:
             return
-        if not self._fates.is_gone(version.write_id) and self._supersedes(newest, version):
-            self._fates.note_gone(version.write_id, newest.write_id)
+        if self._supersedes(newest, version, ahead):
+            fates.note_gone(gone, newest.write_id)
 
-    def _supersedes(self, other: Version, version: Version) -> bool:
+    def _supersedes(self, other: Version, version: Version, ahead: Collection[Dot]) -> bool:
+        """Args: `ahead`: what replaced `version` by name, as a later put of the same client, or
+        since another attempt of it was replaced."""
         if not other.is_explicit and other.timestamp > version.timestamp:
             return True
-        if is_behind(named(version), named(other), other.extension):
-            return True  # by name: of the same client, or another attempt of it was replaced
+        if other.dot in ahead:
+            return True
         write = self._judge.writes_by_id.get(other.write_id)
         if write is None:
             return False
-        return any(covers(write.seen, dot) for dot in self._fates.dots[version.write_id])
+        seen = write.seen
+        return any(covers(seen, dot) for dot in self._fates.dots[version.write_id])
 
     def _check_proof(self, node: NodeNumber, key: StorageKey, old: Record) -> None:
         for owner in self._cluster.owners(key):

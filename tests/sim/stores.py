@@ -4,11 +4,13 @@ What it decides: nothing; the rules are in tests/sim/steps.py. It knows for each
 latest record within a life, for each *slot* (an owner, or the stand-ins for it) what was durable
 there at any time, and why each write is no longer alive.
 Laws: what is noted as durable was synced, or found after a start; a record is known only while the
-store holds the very bytes that were seen. Its tests are tests/sim/test_checks.py.
+store holds the very bytes that were seen. Its tests are tests/sim/test_checks.py and
+tests/sim/test_fates.py.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -18,7 +20,7 @@ from kvnode.core.hints import UnreadableHint, decode_hint, hint_key
 from kvnode.core.keys import StorageKey
 from kvnode.core.messages import NodeNumber
 from kvnode.core.record import DamagedRecord, decode
-from kvnode.core.twins import CLIENT_BYTES, Named, is_behind, named, read_memory
+from kvnode.core.twins import CLIENT_BYTES, Named, read_memory
 from kvnode.core.versions import (
     EMPTY,
     NOTHING_SEEN,
@@ -39,6 +41,9 @@ class Held(NamedTuple):
     data: bytes
     record: Record
 
+
+_AND_ITSELF = b"\0"
+"""Appended to an id: what the id itself comes before."""
 
 Place = tuple[NodeNumber, Family, bytes]
 """One entry of one node's store."""
@@ -150,6 +155,29 @@ class Stores:
         return any(covers(seen, dot) for dot in dots)
 
 
+class _Names:
+    """What versions of one key say of the writes of one client: kvnode.core.twins.is_behind, asked
+    of all of them at a time."""
+
+    def __init__(self) -> None:
+        self.explicit: dict[bytes, dict[Dot, bytes]] = {}
+        """By explicit put: who has replaced it."""
+        self._ends: list[bytes] = []
+        """In order: whatever plain put comes before one of these is replaced."""
+        self._heirs: list[tuple[Dot, bytes]] = []
+        """By what: versions and the ids of their writes."""
+
+    def note_plain(self, end: bytes, heir: tuple[Dot, bytes]) -> None:
+        """Every plain put before `end` is replaced."""
+        place = bisect_right(self._ends, end)
+        self._ends.insert(place, end)
+        self._heirs.insert(place, heir)
+
+    def after(self, write_id: bytes) -> dict[Dot, bytes]:
+        """Return who has replaced a plain put."""
+        return dict(self._heirs[bisect_right(self._ends, write_id) :])
+
+
 class Fates:
     """Why each write is no longer alive: by what it was superseded, or how else it left."""
 
@@ -159,26 +187,46 @@ class Fates:
         self._why: dict[bytes, dict[bytes, None]] = {}
         self.dots: dict[bytes, dict[Dot, None]] = {}
         """The versions of each write."""
-        self._ahead: dict[tuple[StorageKey, bytes], dict[Dot, tuple[Named, bytes]]] = {}
-        """By key and client: the versions that may have replaced a write, and their memories."""
+        self._noted: dict[StorageKey, dict[Dot, tuple[bytes, bytes]]] = {}
+        """Of each version its write and its memory: most are seen again and again."""
+        self._names: dict[tuple[StorageKey, bytes], _Names] = {}
+        """By key and client."""
 
     def note_version(self, key: StorageKey, version: Version) -> None:
         """A version was seen."""
-        self.dots.setdefault(version.write_id, {})[version.dot] = None
-        memory = read_memory(version.extension)
-        for name in (version.write_id, *memory.plain, *memory.explicit):
-            ahead = self._ahead.setdefault((key, name[:CLIENT_BYTES]), {})
-            ahead[version.dot] = (named(version), version.extension)
+        noted = self._noted.get(key)
+        if noted is None:
+            noted = self._noted[key] = {}
+        write_id, extension = version.write_id, version.extension
+        if noted.get(version.dot) == (write_id, extension):
+            return
+        noted[version.dot] = write_id, extension
+        self.dots.setdefault(write_id, {})[version.dot] = None
+        memory = read_memory(extension)
+        heir = version.dot, write_id
+        if not version.is_explicit:
+            self._names_of(key, write_id).note_plain(write_id, heir)
+        for name in memory.plain:
+            self._names_of(key, name).note_plain(name + _AND_ITSELF, heir)
+        for name in memory.explicit:
+            self._names_of(key, name).explicit.setdefault(name, {})[version.dot] = write_id
+
+    def _names_of(self, key: StorageKey, write_id: bytes) -> _Names:
+        place = key, write_id[:CLIENT_BYTES]
+        found = self._names.get(place)
+        if found is None:
+            found = self._names[place] = _Names()
+        return found
 
     def ahead_of(self, key: StorageKey, write: Named) -> dict[Dot, bytes]:
         """Return the versions that by their names have replaced a write, or a later one of its
         client, with the ids of their writes: whoever holds these need not hold it."""
-        ahead = self._ahead.get((key, write.write_id[:CLIENT_BYTES]), {})
-        return {
-            dot: held.write_id
-            for dot, (held, memory) in ahead.items()
-            if is_behind(write, held, memory)
-        }
+        names = self._names.get((key, write.write_id[:CLIENT_BYTES]))
+        if names is None:
+            return {}
+        if write.is_explicit:
+            return names.explicit.get(write.write_id, {})
+        return names.after(write.write_id)
 
     def note_gone(self, write_id: bytes, why: bytes) -> None:
         """A write is no longer alive. `why`: another write's id, or how else."""
