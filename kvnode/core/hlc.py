@@ -60,7 +60,10 @@ class Clock:
         """Take note of another's timestamp; one too far ahead counts as the furthest allowed."""
         if stamp > self._last:
             ceiling = (now_ms + self._max_skew_ms) << LOGICAL_BITS
-            self._last = Timestamp(max(self._last, min(stamp, ceiling)))
+            if stamp <= ceiling:
+                self._last = stamp
+            elif ceiling > self._last:
+                self._last = Timestamp(ceiling)
 
     def is_too_far(self, stamp: Timestamp, now_ms: int) -> bool:
         """Say whether a client's write with this stamp must be refused."""

@@ -107,6 +107,8 @@ class Inquiries(Generic[InquiryT]):
 
     def next_wake(self) -> Instant | None:
         """Return when `on_time` has something to do; None: no key is noticed."""
+        if not self._open and not self._waiting:
+            return None
         first = next(iter(self._open.values()), None)
         due = [] if first is None else [first.ends_at]
         if self._waiting and len(self._open) < self._window:

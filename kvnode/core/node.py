@@ -128,8 +128,11 @@ class Node:
 
     def take_alarms(self) -> list[str]:
         """Return what people should hear of the turns so far, once."""
-        alarms = [*self.replica.alarms, *self.handoff.alarms, *self.upkeep.answers.alarms]
-        self.replica.alarms, self.handoff.alarms, self.upkeep.answers.alarms = [], [], []
+        replica, handoff, answers = self.replica, self.handoff, self.upkeep.answers
+        if not (replica.alarms or handoff.alarms or answers.alarms):
+            return []  # nearly always
+        alarms = [*replica.alarms, *handoff.alarms, *answers.alarms]
+        replica.alarms, handoff.alarms, answers.alarms = [], [], []
         return alarms
 
     @property
