@@ -49,6 +49,7 @@ PARTITIONS = 8
 GHOSTS = 100
 """The first slot of machines that are no member's."""
 _HEAD = struct.Struct("<QHHI")
+_TOLD_BYTES = 1 << 16
 _WITHOUT_KEY = frozenset((ReplicaWriteReply, ReplicaReadReply, PutResult, Failure))
 _PLAIN = frozenset((str, int, bool, bytes, type(None)))
 
@@ -78,6 +79,8 @@ class Cluster:
         self.changes: list[tuple[int, NodeNumber, Change]] = []
         """When which node changed its mind about a peer."""
         self._trace = hashlib.blake2b(digest_size=16)
+        self._told = bytearray()
+        """What the trace is to take in next."""
         self._streams: dict[str, random.Random] = {}
         self._order = itertools.count()
         self._agenda: list[tuple[int, int, Callable[..., Any], tuple[object, ...]]] = []
@@ -177,12 +180,14 @@ class Cluster:
 
     def note_frame(self, source: NodeNumber, target: NodeNumber, data: bytes) -> None:
         """A frame is heard: it goes into the trace."""
-        self._trace.update(_HEAD.pack(self.now_us, source, target, len(data)))
-        self._trace.update(data)
+        self._told += _HEAD.pack(self.now_us, source, target, len(data))
+        self._told += data
+        if len(self._told) > _TOLD_BYTES:
+            self._take_told()
 
     def note_beat(self, source: NodeNumber, target: NodeNumber, number: int) -> None:
         """A heartbeat or its answer is heard."""
-        self._trace.update(_HEAD.pack(self.now_us, source, target, number))
+        self._told += _HEAD.pack(self.now_us, source, target, number)
 
     def note_messages(
         self, source: NodeNumber, target: NodeNumber, messages: Iterable[PeerMessage]
@@ -287,11 +292,16 @@ class Cluster:
                 told = f"{told} {fact}"
             elif (key := getattr(fact, "key", None)) is not None:
                 self.stories.note(key, self.now_us, what, facts)
-        self._trace.update(told.encode())
+        self._told += told.encode()
 
     def digest(self) -> str:
         """Return the hash of all that happened."""
+        self._take_told()
         return self._trace.hexdigest()
+
+    def _take_told(self) -> None:
+        self._trace.update(self._told)
+        self._told.clear()
 
     def fail(self, key: StorageKey, claim: str, *, name: str = "assertion") -> NoReturn:
         """Report a broken invariant, with its name, the seed and the key's story."""

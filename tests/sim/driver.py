@@ -43,7 +43,7 @@ from tests.sim.links import Links
 from tests.sim.network import Slot
 from tests.sim.story import Broken
 from tests.sim.turns import check_turn, items_of
-from tests.sim.wire import is_request
+from tests.sim.wire import REQUESTS
 
 if TYPE_CHECKING:
     from tests.sim.cluster import Cluster
@@ -261,7 +261,7 @@ class Driver:
         if not keys:
             return {}, _NONE
         records: dict[Key, bytes | None] = {}
-        failed = []
+        failed: list[bytes] = []
         for key, found in zip(keys, self.disk.multi_get(family, keys), strict=True):
             if self._is_failure(found):
                 # Once, abstaining, the turn goes on.
@@ -351,11 +351,11 @@ class Driver:
             if target == self.number:
                 self._loop_back(messages)
                 continue
-            requests = [one for one in messages if is_request(one)]
+            requests = [one for one in messages if type(one) in REQUESTS]
             if requests:
                 self.links.request(target, requests)
             if len(requests) < len(messages):
-                self.links.reply(target, [one for one in messages if not is_request(one)])
+                self.links.reply(target, [one for one in messages if type(one) not in REQUESTS])
 
     def _loop_back(self, messages: list[PeerMessage]) -> None:
         if self._is_member:

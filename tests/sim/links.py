@@ -25,7 +25,7 @@ from kvnode.runtime.identity import Identity
 from kvnode.runtime.outgoing import InFlight
 from kvnode.runtime.peer_codec import parse_frame
 from kvproto import peer_pb2
-from tests.sim.network import Slot
+from tests.sim.network import Way
 from tests.sim.story import Broken
 from tests.sim.wire import Wire
 
@@ -48,16 +48,22 @@ class Beat(NamedTuple):
 class Stream:
     """One connection, and what each of its ends knows of it."""
 
-    __slots__ = ("accepted_by", "dialled_by", "is_open", "latest_us", "source", "target")
+    __slots__ = ("accepted_by", "dialled_by", "is_open", "latest_us", "source", "target", "way")
 
     def __init__(
-        self, source: NodeNumber, target: NodeNumber, dialled_by: Links, accepted_by: Links
+        self,
+        source: NodeNumber,
+        target: NodeNumber,
+        dialled_by: Links,
+        accepted_by: Links,
+        way: Way,
     ) -> None:
         self.source = source
         """The number of who dialled."""
         self.target = target
         self.dialled_by = dialled_by
         self.accepted_by = accepted_by
+        self.way = way
         self.is_open = False
         """Whether its dialler has heard a hello on it."""
         self.latest_us = [0, 0, 0, 0]
@@ -156,7 +162,8 @@ class Links:
         there = self._world.hosts[number].links
         if there is None:
             return
-        peer.stream = Stream(self._identity.number, number, self, there)
+        way = self._network.way(self.host.slot, there.host.slot)
+        peer.stream = Stream(self._identity.number, number, self, there, way)
         peer.dialled_us = self._now
         self._carry(peer.stream, 0, there.on_hello, peer.stream, self._wire.hello(peer.id))
 
@@ -396,8 +403,8 @@ class Links:
     # ---- heartbeats ----------------------------------------------------------------------
 
     def _look(self) -> None:
-        now = self._now
-        look = self.detector.look(now)
+        detector, now = self.detector, self._now
+        look = detector.look(now)
         if look.changes:
             self._tell(look.changes)
         for number in look.redials:
@@ -407,32 +414,29 @@ class Links:
             for number in look.beats:
                 stream = self.peers[number].stream
                 if stream is not None and stream.is_open:
-                    self._beat(stream, beat, self.detector.begin_beat(number, now))
-        self.host.later(self.detector.next_look() - now, self._look)
+                    self._beat(stream, beat, detector.begin_beat(number, now))
+        self.host.later(detector.next_look() - now, self._look)
 
     def beat_now(self) -> Beat:
-        """Return what a heartbeat or its answer says now."""
-        header = self._identity.header()
-        return Beat(header.epoch, header.hlc, self.host.wall_ms)
+        """Return what a heartbeat or its answer says now: as `Identity.header`."""
+        host = self.host
+        life, wall_ms = host.life, host.wall_ms
+        assert life is not None
+        return Beat(life.replica.topology.epoch, life.clock.read(wall_ms), wall_ms)
 
     def _beat(self, stream: Stream, beat: Beat, number: int) -> None:
         """Send a heartbeat. Where nothing is amiss, there and back are one entry of the agenda."""
-        there, network = stream.accepted_by, self._network
-        slots = self.host.slot, there.host.slot
-        if network.is_plain(*slots) and not there.host.is_paused:
-            delay_us = network.round_trip_us(*slots)
-            self._world.after(delay_us, self._round_trip, slots, stream, beat, number)
+        there = stream.accepted_by
+        if not there.host.is_paused and (delay_us := stream.way.round_trip_us()):
+            self._world.after(delay_us, self._round_trip, stream, beat, number)
         else:
             self._carry(stream, 0, there.on_beat, stream, beat, number)
 
-    def _round_trip(
-        self, slots: tuple[Slot, Slot], stream: Stream, beat: Beat, number: int
-    ) -> None:
-        there = stream.accepted_by
-        if there.is_over or self._network.is_cut(*slots):
+    def _round_trip(self, stream: Stream, beat: Beat, number: int) -> None:
+        there, way = stream.accepted_by, stream.way
+        if there.is_over or way.there.is_cut or way.back.is_cut:
             return
-        accepted = there.take_beat(stream, beat)
-        if accepted is not None and not there.host.is_paused:
+        if there.take_beat(stream, beat) is not None and not there.host.is_paused:
             self.host.take(self, self.on_echo, stream, there.beat_now(), number)
 
     def take_beat(self, stream: Stream, beat: Beat) -> Accepted | None:
@@ -470,8 +474,7 @@ class Links:
         self._identity.observe(beat.hlc)
         self._world.note_beat(stream.target, stream.source, number)
         self._note_clock(peer, beat.wall_ms)
-        changes = self.detector.on_echo(peer.number, number, self._now)
-        if changes:
+        if changes := self.detector.on_echo(peer.number, number, self._now):
             self._tell(changes)
 
     # ---- within --------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from kvnode.core.messages import NodeNumber, PeerMessage
 
@@ -60,6 +60,26 @@ class Link:
         for message in messages:
             (self.held if self.holds(message) else left).append(message)
         return left
+
+
+class Way(NamedTuple):
+    """Both directions between two nodes."""
+
+    there: Link
+    back: Link
+
+    def round_trip_us(self) -> int:
+        """Return how long something takes there and back; 0: not all that is sent either way
+        arrives once and in its time."""
+        there, back = self
+        if (
+            there.is_cut or there.drops or there.duplicates or there.clogged_until_us
+            or back.is_cut or back.drops or back.duplicates or back.clogged_until_us
+        ):  # fmt: skip
+            return 0
+        (low, high), (back_low, back_high) = there.delay_us, back.delay_us
+        spread = int((high - low + back_high - back_low) * there.chance.random())
+        return low + back_low + spread
 
 
 class Network:
@@ -110,24 +130,9 @@ class Network:
                 at = latest_us[lane] = max(at, latest_us[lane])
             self._world.after(at - now, self._arrive, link, arrival)
 
-    def is_plain(self, source: Slot, target: Slot) -> bool:
-        """Say whether all that is sent either way arrives once, in its time."""
-        there, back = self.links[source, target], self.links[target, source]
-        return not (
-            there.is_cut or there.drops or there.duplicates or there.clogged_until_us
-            or back.is_cut or back.drops or back.duplicates or back.clogged_until_us
-        )  # fmt: skip
-
-    def is_cut(self, source: Slot, target: Slot) -> bool:
-        """Say whether what is sent either way is lost."""
-        return self.links[source, target].is_cut or self.links[target, source].is_cut
-
-    def round_trip_us(self, source: Slot, target: Slot) -> int:
-        """Return how long something takes there and back."""
-        there, back = self.links[source, target], self.links[target, source]
-        (low, high), (back_low, back_high) = there.delay_us, back.delay_us
-        spread = int((high - low + back_high - back_low) * there.chance.random())
-        return low + back_low + spread
+    def way(self, source: Slot, target: Slot) -> Way:
+        """Return the links from one machine to another, and back."""
+        return Way(self.link(source, target), self.link(target, source))
 
     def clog(self, source: Slot, target: Slot, for_us: int) -> None:
         """Have nothing arrive for a while, and everything then."""

@@ -67,23 +67,28 @@ def run(plan: Plan) -> Verdict:
     verdict = Verdict(plan.seed)
     began = time.process_time()
     with _quiet(), knobs.tuned(plan.knobs):
-        running: Running | None = None
-        try:
-            running = Running(plan, verdict)
-            running.go()
-        except AssertionError as error:
-            name = getattr(error, "invariant", "assertion")
-            text = str(error) if isinstance(error, Broken) else traceback.format_exc(limit=-6)
-            verdict.violation = Violation(name, text)
-        except Exception as error:  # noqa: BLE001 - whatever is raised in there is a finding
-            text = traceback.format_exc(limit=-8)
-            verdict.violation = Violation(f"raised-{type(error).__name__}", text)
-        if running is not None:
-            verdict.digest = running.world.digest()
-            verdict.simulated_us = running.world.now_us
-            verdict.operations = running.workloads.outcomes()
+        _run(plan, verdict)
     verdict.cpu_s = time.process_time() - began
     return verdict
+
+
+def _run(plan: Plan, verdict: Verdict) -> None:
+    """Have a world of its own come and go."""
+    running: Running | None = None
+    try:
+        running = Running(plan, verdict)
+        running.go()
+    except AssertionError as error:
+        name = getattr(error, "invariant", "assertion")
+        text = str(error) if isinstance(error, Broken) else traceback.format_exc(limit=-6)
+        verdict.violation = Violation(name, text)
+    except Exception as error:  # noqa: BLE001 - whatever is raised in there is a finding
+        text = traceback.format_exc(limit=-8)
+        verdict.violation = Violation(f"raised-{type(error).__name__}", text)
+    if running is not None:
+        verdict.digest = running.world.digest()
+        verdict.simulated_us = running.world.now_us
+        verdict.operations = running.workloads.outcomes()
 
 
 @contextmanager
@@ -91,13 +96,14 @@ def _quiet() -> Iterator[None]:
     """Have nothing logged, and garbage collected once a run: worlds are full of cycles."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
-    gc.collect()  # the world of the run before
     if not gc.get_freeze_count():
+        gc.collect()
         gc.freeze()
     gc.disable()
     try:
         yield
     finally:
+        gc.collect()  # the world: nobody holds it any more
         gc.enable()
         logging.disable(before)
 

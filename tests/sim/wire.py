@@ -22,7 +22,8 @@ from kvnode.runtime.peer_codec import PeerCodec, new_frame
 from kvnode.runtime.topology_codec import encode_topology
 from kvproto import peer_pb2
 
-_REQUESTS = frozenset((ReplicaWrite, ReplicaRead, ClientPut, *ASKS, *SETTLE_ASKS))
+REQUESTS = frozenset((ReplicaWrite, ReplicaRead, ClientPut, *ASKS, *SETTLE_ASKS))
+"""What goes on its sender's own stream; all else, on its receiver's."""
 
 
 class Batch(NamedTuple):
@@ -80,8 +81,3 @@ class Wire:
             size += each
         if queue:
             yield Batch(queue, is_bulk=False)
-
-
-def is_request(message: PeerMessage) -> bool:
-    """Say whether a message goes on the sender's own stream, or on its receiver's."""
-    return type(message) in _REQUESTS
