@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-from bench import driver, failover, profiler, report
+from bench import driver, failover, page, profiler, report
 from bench.driver import Result, Settings, Side
 from bench.target import SYSTEMS, BenchError, Target, Wanted, starter
 from kvnode.bench import keys, machine, workers
@@ -96,6 +96,14 @@ def fail_over(arguments: argparse.Namespace) -> int:
         arguments.json,
         failover.document(machine=where, settings=_kept(arguments), results=results),
     )
+    return 0
+
+
+def draw(arguments: argparse.Namespace) -> int:
+    """Make a page of results that were kept."""
+    kept = [(path.name, json.loads(path.read_text())) for path in arguments.files]
+    for path in page.write(kept, arguments.to, form=arguments.form):
+        print(path)
     return 0
 
 
@@ -185,6 +193,11 @@ def _parser() -> argparse.ArgumentParser:
     measuring.add_argument("--seeds", metavar="HOST:PORT,...", help="measure this cluster instead")
     _add_output(measuring)
     _add_failover(commands.add_parser("failover", help="kill a node of each store under load"))
+    drawing = commands.add_parser("page", help="make a page with plots of results in JSON")
+    drawing.set_defaults(do=draw)
+    drawing.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    drawing.add_argument("--to", type=Path, required=True, metavar="DIR")
+    drawing.add_argument("--form", choices=("svg", "png"), default="svg", help="of the plots")
     reading = commands.add_parser("top", help="list the costliest functions of raw profiles")
     reading.set_defaults(do=top)
     reading.add_argument("files", nargs="+", type=Path, metavar="FILE")
