@@ -119,10 +119,15 @@ def _complaints(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
         if row["faults"]:
             told = ", ".join(f"{count} {reason}" for reason, count in row["faults"].items())
             yield f"FAILED in {where}: {told}"
-        again = row["client_per_op"].get("attempts", 1.0) - 1
-        # A call for many keys is many operations of the client.
-        if again > SENT_AGAIN_WORTH_TELLING and "many" not in row["by_operation"]:
+        again = _sent_again(row["client_per_op"])
+        if again > SENT_AGAIN_WORTH_TELLING:
             yield f"DISTURBED in {where}: {again:.1%} of operations were sent again"
+
+
+def _sent_again(client: Mapping[str, float]) -> float:
+    """Return the share of our client's operations (a modify is two, a call for many, many)."""
+    asked = client.get("operations", 0.0)
+    return client["attempts"] / asked - 1 if asked else 0.0
 
 
 def progress(result: Result) -> str:

@@ -38,7 +38,11 @@ def some_figures(
             windows=[Window(operations // 10, 0, 2_000_000)] * 10,
         ),
         cpu_s=operations * 10e-6,
-        client={"attempts": operations, "frames_sent": operations // 10},
+        client={
+            "operations": operations,
+            "attempts": operations,
+            "frames_sent": operations // 10,
+        },
     )
 
 

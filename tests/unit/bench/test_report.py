@@ -64,7 +64,9 @@ def test_a_run_with_failures_says_so() -> None:
 
 def test_operations_that_were_sent_again_are_told() -> None:
     result = a_result(a_job("put"))
-    figures = replace(result.figures, client={"attempts": 1500, "frames_sent": 100})
+    figures = replace(
+        result.figures, client={"operations": 3000, "attempts": 4500, "frames_sent": 100}
+    )
     result = replace(result, figures=figures)
     text = report.table(report.medians([result]), cpu=False)
     assert text.endswith(
