@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from bench import driver, failover, page, profiler, report
 from bench.driver import Result, Settings, Side
 from bench.target import SYSTEMS, BenchError, Target, Wanted, starter
-from kvnode.bench import keys, machine, workers
+from kvnode.bench import keys, machine, summary, workers
 from kvnode.bench.workers import Generator, WorkerDied
 from kvnode.bench.workload import WORKLOADS
 from kvnode.cli.bench_arguments import size_bytes
@@ -163,7 +163,7 @@ def _kept(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _keep(path: Path | None, document: dict[str, Any]) -> None:
     if path is not None:
-        path.write_text(json.dumps(document, default=str, indent=1) + "\n")
+        path.write_text(summary.text(document))
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:

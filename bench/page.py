@@ -137,10 +137,15 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         pace = row["rate"] if row["rate"] is not None else row["in_flight"]
         cells = [row["workload"], f"{row['value_bytes']:,}", f"{pace:,.0f}", row["system"]]
         cells += [f"{row['ops_per_s']:,.0f}", _ratio(row, rows)]
-        cells += [f"{latency[name]:,.2f}" for name in ("p50", "p99", "p99.9")]
+        cells += [_ms(latency[name]) for name in ("p50", "p99", "p99.9")]
         cells += [f"{sum(row['cpu_us_per_op'].values()):,.0f}", f"{row['others_cpus']:.2f}"]
         yield "| " + " | ".join(cells) + " |"
     yield ""
+
+
+def _ms(value: float | None) -> str:
+    """Return a latency; a dash where nothing was answered."""
+    return "-" if value is None else f"{value:,.2f}"
 
 
 def _ratio(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:

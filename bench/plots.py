@@ -126,6 +126,8 @@ def _latencies(axes: Axes, rows: Sequence[Row]) -> None:
     """Draw a stroke from p50 to p99, with p99.9 as a tick above."""
     for store, x, row, width in _bars(axes, rows):
         latency, colour = row["latency_ms"], COLOURS[store]
+        if latency["p50"] is None:  # nothing was answered
+            continue
         axes.plot([x, x], [latency["p50"], latency["p99"]], color=colour, linewidth=3)
         axes.plot(x, latency["p50"], "o", color=colour, markersize=5)
         axes.plot(

@@ -7,6 +7,7 @@ tests/unit/bench/test_tally.py. Leaves out how rows are drawn.
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -63,6 +64,19 @@ def outage(windows: list[Window]) -> dict[str, float]:
         "silent_s": longest * WINDOW_MS / 1e3,
         "worst_ms": max((one.worst_ns for one in windows), default=0) / 1e6,
     }
+
+
+def text(document: Any) -> str:
+    """Return a document as JSON; what is no number because nothing was answered is null there."""
+    return json.dumps(_with_nulls(document), default=str, indent=1, allow_nan=False) + "\n"
+
+
+def _with_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_nulls(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_nulls(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def to_json(figures: Figures) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -93,7 +92,6 @@ def _tell_stdout(what: dict[str, Any]) -> None:
 
 def main() -> None:
     """Be a process of the load generator."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for our parent, who then tells us
     parser = argparse.ArgumentParser(prog="kvnode.bench.worker")
     parser.add_argument("adapter")
     parser.add_argument("where")

@@ -9,7 +9,6 @@ kvnode/bench.
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import time
@@ -48,8 +47,7 @@ def bench(arguments: Arguments) -> int:
         raise CommandError(str(error)) from error
     show(done)
     if arguments.json is not None:
-        kept = document(arguments, done)
-        arguments.json.write_text(json.dumps(kept, default=str, indent=1) + "\n")
+        arguments.json.write_text(summary.text(document(arguments, done)))
     if not all(one.is_whole for one in done):
         return INTERRUPTED
     return FAILED if any(one.tally.faults for one in done) else 0

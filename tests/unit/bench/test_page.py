@@ -12,6 +12,7 @@ import pytest
 from bench import failover, page, report
 from bench.__main__ import main
 from bench.target import BenchError
+from kvnode.bench import summary
 from tests.unit.bench.builders import a_job, a_result
 from tests.unit.bench.test_failover import a_loss
 
@@ -76,6 +77,16 @@ def test_runs_with_failures_say_so() -> None:
     assert "Failed" not in page.told([("one.json", results())])[0]
     text, _ = page.told([("one.json", results(Timeout=7))])
     assert "- **Failed**, kvnode, a, 100 B, 4 in flight: 7 Timeout." in text
+
+
+def test_a_store_that_answered_nothing_has_a_row() -> None:
+    nothing = a_result(a_job("put"), system="etcd", operations=0, faults={"Timeout": 9})
+    made = report.document(
+        machine=MACHINE, settings={"seed": 5}, notes={}, results=[a_result(a_job("put")), nothing]
+    )
+    text, _ = page.told([("one.json", json.loads(summary.text(made)))])
+    (row,) = (line.split(" | ") for line in text.splitlines() if "| etcd |" in line)
+    assert row[4:9] == ["0", "", "-", "-", "-"]
 
 
 def test_a_loss_is_told_as_its_users_saw_it() -> None:

@@ -66,6 +66,14 @@ def test_a_run_without_answers_has_a_row_without_latencies() -> None:
     assert all(map(math.isnan, row["latency_ms"].values()))
 
 
+def test_what_was_not_answered_is_null_in_json_which_knows_nothing_else() -> None:
+    told = summary.text({"runs": [summary.to_json(some_figures(a_job(), operations=0))]})
+    assert "NaN" not in told
+    (run,) = json.loads(told)["runs"]
+    assert run["rows"][0]["latency_ms"]["p50"] is None
+    assert run["elapsed_s"] == 1.0
+
+
 def test_an_outage_is_what_failed_and_for_how_long_nothing_was_answered() -> None:
     calm, silent = Window(5, 0, 3 * MS), Window()
     windows = [*[calm] * 10, *[silent] * 13, Window(0, 2, 900 * MS), *[calm] * 8]
