@@ -56,6 +56,14 @@ def test_scrambled_draws_are_as_skewed_but_strewn() -> None:
     assert popular[0][0] == keys.fnv64(0) % count
 
 
+def test_every_rank_is_strewn_by_the_hash_popular_or_not() -> None:
+    ranks, drawn = (
+        make(count, Random(2))
+        for make, count in ((keys.zipfian, keys.SCRAMBLED_ITEMS), (keys.scrambled, 777))
+    )
+    assert all(drawn() == keys.fnv64(ranks()) % 777 for _ in range(2000))
+
+
 def test_zeta_is_the_sum_also_where_it_is_not_added_up() -> None:
     exact = sum(i**-THETA for i in range(1, 50_001))
     assert keys.zeta(50_000) == pytest.approx(exact, rel=1e-12)
