@@ -219,7 +219,7 @@ class Links:
             reply.hello.final = bool(final)
         else:
             reply.hello.CopyFrom(self._identity.hello(frame.hello.node))
-            self._identity.on_hello(frame.hello)
+            self._hear_hello(frame.hello)
             earlier = self.accepted.get(member.number)
             if earlier is not None and earlier.stream is not stream:
                 self._hang_up(earlier.stream, earlier.stream.dialled_by)
@@ -244,12 +244,25 @@ class Links:
             peer.stream = None
             self._hang_up(stream, stream.accepted_by)
             return
-        self._identity.on_hello(hello)
+        self._hear_hello(hello)
         peer.life, peer.in_flight = hello.incarnation, InFlight()
         peer.clock.forget()
         stream.is_open = True
         self._note_clock(peer, hello.wall_ms)
         self._tell(self.detector.on_opened(peer.number, peer.life, self._now))
+
+    def _hear_hello(self, hello: peer_pb2.Hello) -> None:
+        """A peer says who it is, and what it knows of us. Who is told of a later life of its own
+        has an older store than was promised: from then on nothing that it holds may count."""
+        identity, life = self._identity, self.host.life
+        is_told = hello.known_incarnation not in (0, identity.incarnation)
+        is_told &= hello.known_start >= identity.start_number
+        identity.on_hello(hello)
+        if is_told and life is not None:
+            proving = life.replica.proving
+            if any(proving.is_proven(partition) for partition in proving.owned()):
+                text = f"seed {self._world.seed}: node {identity.number} was told of a later life"
+                raise Broken("5-lost-life-is-doubted", f"{text} of its own, and counts")
 
     def _final_refusal(self, number: NodeNumber, hello: peer_pb2.Hello) -> str:
         if number == self._identity.number:

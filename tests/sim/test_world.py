@@ -14,9 +14,12 @@ from kvnode.core.bounds import Limits
 from kvnode.core.liveness import Standing
 from kvnode.core.messages import NodeNumber
 from kvnode.core.topology import Keyspace
+from tests.sim.bugs import MUTANTS
 from tests.sim.checks import OK
 from tests.sim.client import Client
 from tests.sim.cluster import Cluster
+from tests.sim.planted import planted
+from tests.sim.story import Broken
 from tests.sim.test_cluster import KEY, NAME, cluster_of, holds
 
 MS, S = 1_000, 1_000_000
@@ -103,6 +106,18 @@ def test_a_process_that_is_killed_loses_nothing_and_a_stopped_one_says_so(seed: 
         cluster.hosts[a].start()
         assert holds(cluster, a, b"v")
         assert unproven(cluster, a) == 0
+
+
+def test_a_node_that_is_told_of_a_later_life_of_its_own_must_doubt_its_store(seed: int) -> None:
+    with planted(MUTANTS["a lost life is not admitted"]):
+        cluster = cluster_of(seed)
+        host = cluster.hosts[1]
+        host.kill()
+        host.wipe()
+        host.start()
+        with pytest.raises(Broken) as broken:
+            cluster.run(5 * S)
+    assert broken.value.invariant == "5-lost-life-is-doubted"
 
 
 # --- disks --------------------------------------------------------------------------------------
