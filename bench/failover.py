@@ -8,6 +8,7 @@ Held by tests/unit/bench/test_failover.py. Leaves out what the stores do about i
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -18,7 +19,7 @@ from typing import Any
 
 from bench import driver
 from bench.driver import Load
-from bench.target import Target
+from bench.target import BenchError, Target
 from kvnode.bench import summary
 from kvnode.bench.workers import Figures
 from kvnode.bench.workload import Job
@@ -76,24 +77,33 @@ class Loss:
 
 
 def lose_one(plan: Plan, target: Target, load: Load, number: int) -> Loss:
-    """Load the keys, keep up the load, and kill a node meanwhile."""
+    """Load the keys, keep up the load, and kill a node meanwhile.
+
+    Raises: BenchError, if it was not killed: then there was no loss to be told of.
+    """
     job = plan.job()
     load.run(driver.loading(job))
     if target.settle_s:
         load.run(dataclasses.replace(job, seconds=target.settle_s, tag="settle"))
-    victims = list(target.victims())
-    timer = threading.Timer(plan.kill_after_s, _kill, [victims])
+    victims, killed = list(target.victims()), list[int]()
+    timer = threading.Timer(plan.kill_after_s, _kill, [victims, killed])
     timer.start()
     try:
         figures = load.run(job)
     finally:
         timer.cancel()
+        timer.join()
+    if killed != victims:
+        raise BenchError(f"no node of {target.name} was killed: the run was over before, or it was")
     return Loss(system=target.name, round=number, plan=plan, figures=figures, notes=target.notes)
 
 
-def _kill(pids: Sequence[int]) -> None:
+def _kill(pids: Sequence[int], killed: list[int]) -> None:
+    """Kill these, and note each that is: in a thread of its own, where nobody catches errors."""
     for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
 
 
 def table(losses: Sequence[Loss]) -> str:

@@ -8,9 +8,11 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import pytest
+
 from bench import failover
 from bench.failover import Loss, Plan
-from bench.target import Target
+from bench.target import BenchError, Target
 from kvnode.bench.tally import Window
 from kvnode.bench.workers import Figures
 from kvnode.bench.workload import Job
@@ -43,6 +45,17 @@ def test_the_node_is_killed_while_the_load_goes_on_at_its_rate() -> None:
         assert node.returncode == -signal.SIGKILL
     assert load.seen == [(True, None), (False, 100.0)]
     assert (loss.system, loss.round, loss.notes) == ("x", 2, ("one",))
+
+
+def test_a_run_in_which_no_node_was_killed_tells_of_no_loss() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+        target = Target(name="x", where="", pids={"n1": gone.pid})
+        plan = replace(PLAN, kill_after_s=0.0)
+        with pytest.raises(BenchError, match="no node of x was killed"):
+            failover.lose_one(plan, target, WaitsForTheEnd(gone), 0)
+        with pytest.raises(BenchError, match="no node of x was killed"):
+            failover.lose_one(replace(PLAN, kill_after_s=600), target, WaitsForTheEnd(gone), 0)
 
 
 def a_loss() -> Loss:
