@@ -12,6 +12,7 @@ operation is sent: kvnode/bench/loops.py.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -142,27 +143,24 @@ class Work:
             yield Step("insert", key_at(number, job.value_bytes), value)
 
     def _running(self) -> Iterator[Step]:
-        pool, key = self._pool, self._key
         (usual, share), *others = WORKLOADS[self._job.workload].shares.items()
         other = others[0][0] if others else usual
-        reads = self._reads_at_hand()
+        reads, key = self._reads_at_hand(), self._key
         draw, chance = self._draw(), self._rng.random
-        inserts = number = 0
+        values = itertools.cycle(self._pool)
+        inserts = itertools.count()
         while True:
             kind = usual if chance() < share else other
             if kind == "read":
                 drawn = draw()
                 yield reads[drawn] if reads else Step("read", key(drawn))
-                continue
-            number += 1
-            value = pool[number % len(pool)]
-            if kind == "insert":
-                yield Step(kind, self._inserted_key(inserts), value)
-                inserts += 1
+            elif kind == "insert":
+                yield Step(kind, self._inserted_key(next(inserts)), next(values))
             elif kind == "many":
                 yield self._many(draw(), 1 + int(chance() * MANY_MAX))
             else:
-                yield Step(kind, key(draw()), value)
+                drawn = draw()
+                yield Step(kind, reads[drawn].key if reads else key(drawn), next(values))
 
     def _reads_at_hand(self) -> Sequence[Step]:
         """Return a read of each key, if they do not change and are not too many to keep."""
