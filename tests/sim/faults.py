@@ -96,22 +96,23 @@ class Faults:
     def end_all(self) -> None:
         """End all faults; every node is up."""
         self._starts = lambda _: True
+        self._end_active()
+        self._settle()
+        self._start_dead()
+
+    def _end_active(self) -> None:
         for name in list(self._active):
             self.end(name)
         for each in (self._cuts, self._client_cuts, self._shakes, self._clocks, self._disks):
             each.clear()
-        self._settle()
-        self._start_dead()
+        self._world.network.unclog_all()
 
     def leave_only(self, core: Iterable[NodeNumber], *, is_cut: bool) -> None:
         """End all faults; nodes outside the core are down, or cut off from it and from clients."""
         nodes = frozenset(core)
         others = set(self._world.hosts) - nodes
         self._starts = lambda node: node in nodes or is_cut
-        for name in list(self._active):
-            self.end(name)
-        for each in (self._cuts, self._client_cuts, self._shakes, self._clocks, self._disks):
-            each.clear()
+        self._end_active()
         if is_cut:
             self._cuts["core"] = _both_ways(itertools.product(nodes, sorted(others)))
             numbers = range(len(self._clients))

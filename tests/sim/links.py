@@ -73,13 +73,15 @@ class Stream:
 class Peer:
     """Another node, as this one is linked with it by the streams that it dials."""
 
-    __slots__ = ("clock", "dialled_us", "id", "in_flight", "life", "number", "stream")
+    __slots__ = ("clock", "dialled_us", "id", "in_flight", "is_waiting", "life", "number", "stream")
 
     def __init__(self, number: NodeNumber, name: str) -> None:
         self.number = number
         self.id = name
         self.stream: Stream | None = None
         self.dialled_us = 0
+        self.is_waiting = False
+        """Whether it is to be seen again whether it must be dialled."""
         self.life = 0
         self.in_flight = InFlight()
         self.clock = ClockNews(number)
@@ -202,7 +204,13 @@ class Links:
         limits = self._world.limits
         if peer.stream is None or self._now - peer.dialled_us >= 1_000 * limits.silence_ms:
             self.dial(number)
-        self.host.later(1_000 * limits.reconnect_ms, lambda: self._dial_until_open(number))
+        if not peer.is_waiting:
+            peer.is_waiting = True
+            self.host.later(1_000 * limits.reconnect_ms, lambda: self._dial_again(peer))
+
+    def _dial_again(self, peer: Peer) -> None:
+        peer.is_waiting = False
+        self._dial_until_open(peer.number)
 
     # ---- hellos --------------------------------------------------------------------------
 

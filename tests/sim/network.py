@@ -19,6 +19,8 @@ from typing import Any, NamedTuple, Protocol
 
 from kvnode.core.messages import NodeNumber, PeerMessage
 
+Arrival = tuple[Callable[..., None], *tuple[object, ...]]
+"""What is called when something arrives, and with what."""
 Slot = int
 """A machine's number: the member's that lives there, or above all of them."""
 
@@ -48,7 +50,9 @@ class Link:
     """The share of frames that may overtake those before them."""
     is_cut: bool = False
     clogged_until_us: int = 0
-    """Nothing arrives before then; then everything does."""
+    """Nothing arrives before then; then everything does. 0: it is free."""
+    stuck: list[Arrival] = field(default_factory=list)
+    """What would have arrived since it was clogged."""
     holds: Callable[[PeerMessage], bool] | None = None
     """Which messages to keep back until `release`."""
     held: list[PeerMessage] = field(default_factory=list)
@@ -106,7 +110,7 @@ class Network:
         slots: tuple[Slot, Slot],
         latest_us: list[int],
         lane: int,
-        arrival: tuple[Callable[..., None], *tuple[object, ...]],
+        arrival: Arrival,
     ) -> None:
         """Have something arrive, if it is not lost on its way, and perhaps twice.
 
@@ -124,8 +128,6 @@ class Network:
         for _ in range(2 if link.duplicates and chance() < link.duplicates else 1):
             low, high = link.delay_us
             at = now + low + int((high - low) * chance())
-            if at < link.clogged_until_us:
-                at = link.clogged_until_us
             if link.reorders < 1.0 and (not link.reorders or chance() >= link.reorders):
                 at = latest_us[lane] = max(at, latest_us[lane])
             self._world.after(at - now, self._arrive, link, arrival)
@@ -136,12 +138,25 @@ class Network:
 
     def clog(self, source: Slot, target: Slot, for_us: int) -> None:
         """Have nothing arrive for a while, and everything then."""
-        link = self.link(source, target)
-        link.clogged_until_us = max(link.clogged_until_us, self._world.now_us + for_us)
+        link, until_us = self.link(source, target), self._world.now_us + for_us
+        if until_us > link.clogged_until_us:
+            link.clogged_until_us = until_us
+            self._world.after(for_us, self._free, link)
 
-    def unclog(self, source: Slot, target: Slot) -> None:
-        """Let new frames through at once; those that wait come when they would have."""
-        self.link(source, target).clogged_until_us = 0
+    def unclog_all(self) -> None:
+        """Have nothing be clogged any more; what is stuck arrives now."""
+        for link in list(self.links.values()):
+            link.clogged_until_us = 0
+            self._free(link)
+
+    def _free(self, link: Link) -> None:
+        """Let through what is stuck, unless it is clogged for longer by now."""
+        if link.clogged_until_us > self._world.now_us:
+            return
+        link.clogged_until_us = 0
+        stuck, link.stuck = link.stuck, []
+        for arrival in stuck:
+            self._arrive(link, arrival)
 
     def send(self, source: NodeNumber, target: NodeNumber, message: PeerMessage) -> None:
         """Have a message arrive a while later, on no stream (a test makes it up)."""
@@ -159,11 +174,10 @@ class Network:
         link = self.link(source, target)
         link.held, link.holds = [], None
 
-    def _arrive(self, link: Link, arrival: tuple[Callable[..., None], *tuple[object, ...]]) -> None:
+    def _arrive(self, link: Link, arrival: Arrival) -> None:
         if link.is_cut:
             return
-        if link.clogged_until_us > self._world.now_us:
-            wait_us = link.clogged_until_us - self._world.now_us
-            self._world.after(wait_us, self._arrive, link, arrival)
+        if link.clogged_until_us:
+            link.stuck.append(arrival)
         else:
             arrival[0](*arrival[1:])

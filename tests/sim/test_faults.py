@@ -32,7 +32,10 @@ def world_of(seed: int, *, is_unsafe: bool = False) -> tuple[Cluster, list[Clien
 
 def links(cluster: Cluster) -> list[tuple[object, ...]]:
     return [
-        (link.is_cut, link.drops, link.duplicates, link.delay_us, link.reorders)
+        (
+            *(link.is_cut, link.drops, link.duplicates, link.delay_us, link.reorders),
+            link.clogged_until_us,
+        )
         for pair, link in cluster.network.links.items()
         if max(pair) <= NODES
     ]
@@ -62,6 +65,23 @@ def test_a_fault_that_has_ended_has_left_nothing_behind(seed: int, kind: str) ->
     cluster.run(3_000_000)
     assert state(cluster) == before
     assert clients[1].get(KEY).value == b"v"
+
+
+@pytest.mark.parametrize("end", ["all end", "a core is left"])
+def test_a_clog_ends_with_all_other_faults(seed: int, end: str) -> None:
+    cluster, _, faults = world_of(seed)
+    fault = Fault(id="f0", at_us=0, kind="clog", args={"pairs": [[1, 2]]}, for_us=60_000_000)
+    assert faults.begin(fault)
+    cluster.run(3_000_000)
+    assert not cluster.is_linked(1, 2)
+
+    if end == "all end":
+        faults.end_all()
+    else:
+        faults.leave_only([1, 2, 3], is_cut=True)
+
+    cluster.run(3_000_000)
+    assert cluster.is_linked(1, 2)
 
 
 def test_what_two_faults_want_is_so_until_both_have_ended(seed: int) -> None:

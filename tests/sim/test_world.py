@@ -18,6 +18,7 @@ from tests.sim.bugs import MUTANTS
 from tests.sim.checks import OK
 from tests.sim.client import Client
 from tests.sim.cluster import Cluster
+from tests.sim.links import Links, Peer
 from tests.sim.planted import planted
 from tests.sim.story import Broken
 from tests.sim.test_cluster import KEY, NAME, cluster_of, holds
@@ -241,6 +242,47 @@ def test_a_clogged_link_delivers_all_of_it_when_it_is_free(seed: int) -> None:
     assert holds(cluster, b, b"v")
     cluster.run(50 * MS)
     assert write.outcome == OK
+
+
+def test_what_is_stuck_arrives_once_all_links_are_free(seed: int) -> None:
+    cluster = Cluster(seed)
+    heard: list[int] = []
+    cluster.network.clog(1, 2, 10 * S)
+    cluster.network.clog(1, 2, 5 * S)
+    for number in range(3):
+        cluster.network.carry((1, 2), [0], 0, (heard.append, number))
+    cluster.run(S)
+    assert heard == []
+
+    cluster.network.unclog_all()
+
+    assert sorted(heard) == [0, 1, 2]
+    cluster.network.carry((1, 2), [0], 0, (heard.append, 3))
+    cluster.run(10 * MS)
+    assert heard[-1] == 3
+
+
+def test_a_connection_that_breaks_often_is_dialled_no_more_often_for_it(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster(seed)
+    cluster.run(S)
+    looked: list[int] = []
+    dial_again = Links._dial_again
+
+    def note(self: Links, peer: Peer) -> None:
+        looked.append(peer.number)
+        dial_again(self, peer)
+
+    monkeypatch.setattr(Links, "_dial_again", note)
+    cluster.cut(1, 2)
+    links = cluster.hosts[1].links
+    assert links is not None
+    for _ in range(20):
+        links.reset(2)
+    cluster.run(S)
+
+    assert 0 < len(looked) <= S // (1_000 * cluster.limits.reconnect_ms) + 1
 
 
 def test_frames_keep_their_order_where_nothing_overtakes(seed: int) -> None:
