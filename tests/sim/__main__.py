@@ -29,6 +29,7 @@ from tests.sim.shrink import shrink
 
 _SOUND, _VIOLATION, _USAGE, _INTERRUPTED = 0, 1, 2, 130
 _NODES = (3, 9)
+_RATES = (1, 100)
 _SHRINK_S = 120.0
 
 
@@ -73,6 +74,8 @@ def _new_parser() -> _Parser:
     parser.add_argument("--jobs", type=_jobs, default=1, metavar="N",
                         help="processes, for many seeds (1)")  # fmt: skip
     parser.add_argument("--nodes", type=_nodes, metavar="N", help="nodes (drawn by each seed)")
+    parser.add_argument("--rate", type=_rate, metavar="N",
+                        help="operations a second (drawn by each seed)")  # fmt: skip
     parser.add_argument("--unsafe", action="store_true",
                         help="let faults damage every copy of a record")  # fmt: skip
     parser.add_argument("--keep", type=_names, metavar="o1,f3", help="leave out all other items")
@@ -103,10 +106,10 @@ def _run_one(parser: _Parser, asked: argparse.Namespace) -> int:
 
 def _plan_of(parser: _Parser, asked: argparse.Namespace) -> Plan:
     if asked.replay is None:
-        plan = generate(asked.seed, nodes=asked.nodes, is_unsafe=asked.unsafe)
+        plan = generate(asked.seed, nodes=asked.nodes, rate=asked.rate, is_unsafe=asked.unsafe)
     else:
-        if asked.nodes is not None:
-            parser.error("--nodes: the plan that is replayed says how many")
+        if asked.nodes is not None or asked.rate is not None:
+            parser.error("--nodes, --rate: the plan that is replayed says how many")
         try:
             plan = Plan.from_json(asked.replay.read_text())
         except (OSError, UnicodeDecodeError) as exc:
@@ -144,6 +147,7 @@ def _command(asked: argparse.Namespace) -> str:
     words = ["python -m tests.sim"]
     words += [f"--seed {asked.seed}"] if asked.replay is None else [f"--replay {asked.replay}"]
     words += [f"--nodes {asked.nodes}"] if asked.nodes else []
+    words += [f"--rate {asked.rate}"] if asked.rate else []
     words += ["--unsafe"] if asked.unsafe else []
     words += [f"--keep {','.join(asked.keep)}"] if asked.keep else []
     return " ".join(words)
@@ -223,7 +227,7 @@ def _for_minutes(first: int, minutes: float) -> Iterator[int]:
 
 def _verdicts(seeds: Iterable[int], asked: argparse.Namespace) -> Iterator[Verdict]:
     """Yield verdicts as they come; no more plans are under way than there are processes."""
-    work = partial(_run_seed, nodes=asked.nodes, is_unsafe=asked.unsafe)
+    work = partial(_run_seed, nodes=asked.nodes, rate=asked.rate, is_unsafe=asked.unsafe)
     if asked.jobs == 1:
         yield from map(work, seeds)
         return
@@ -240,8 +244,8 @@ def _verdicts(seeds: Iterable[int], asked: argparse.Namespace) -> Iterator[Verdi
                 yield future.result()
 
 
-def _run_seed(seed: int, *, nodes: int | None, is_unsafe: bool) -> Verdict:
-    return run(generate(seed, nodes=nodes, is_unsafe=is_unsafe))
+def _run_seed(seed: int, *, nodes: int | None, rate: int | None, is_unsafe: bool) -> Verdict:
+    return run(generate(seed, nodes=nodes, rate=rate, is_unsafe=is_unsafe))
 
 
 # ---- arguments ---------------------------------------------------------------------------------
@@ -257,6 +261,10 @@ def _jobs(text: str) -> int:
 
 def _nodes(text: str) -> int:
     return _number(text, *_NODES)
+
+
+def _rate(text: str) -> int:
+    return _number(text, *_RATES)
 
 
 def _number(text: str, low: int, high: int) -> int:

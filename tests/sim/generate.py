@@ -80,8 +80,17 @@ class _Setting:
     """The share of writes that ask for more owners than their keyspace does."""
 
 
-def generate(seed: int, *, nodes: int | None = None, is_unsafe: bool = False) -> Plan:
-    """Return the plan of a seed. `nodes`: how many; drawn if None."""
+def generate(
+    seed: int, *, nodes: int | None = None, rate: int | None = None, is_unsafe: bool = False
+) -> Plan:
+    """Return the plan of a seed.
+
+    Args:
+        seed: decides all that is drawn.
+        nodes: how many; drawn if None.
+        rate: operations a second while faults act; drawn if None.
+        is_unsafe: faults may damage every copy of a record.
+    """
     chance = random.Random(f"{seed} plan")
     nodes_drawn = chance.choice((3, 4, 4, 5, 5, 5, 5, 6, 7))
     nodes = nodes or nodes_drawn
@@ -103,8 +112,8 @@ def generate(seed: int, *, nodes: int | None = None, is_unsafe: bool = False) ->
         hurries=chance.choice((0.0, 0.1, 0.5)),
         asks_more=chance.choice((0.1, 0.1, 0.5)),
     )
-    rate = chance.choice((5, 20, 20, 20, 50))
-    count = min(_MOST, rate * safety_us // _SECOND_US)
+    rate_drawn = chance.choice((5, 20, 20, 20, 50))
+    count = min(_MOST, (rate or rate_drawn) * safety_us // _SECOND_US)
     end_us = safety_us + liveness_us
     later = replace(setting, begin_us=safety_us, end_us=end_us, instants=(), hurries=0.0)
     late_count = _LATE_RATE * liveness_us // _SECOND_US

@@ -67,6 +67,7 @@ def test_many_seeds_end_with_their_sum_and_name_those_that_broke_something(
         (["--minutes", "-1"], "expected a number of minutes"),
         (["--seed", "1", "--seeds", "1-2"], "not allowed with"),
         (["--seed", "1", "--nodes", "2"], "expected a whole number of 3 to 9"),
+        (["--seed", "1", "--rate", "0"], "expected a whole number of 1 to 100"),
         (["--seed", "1", "--keep", "o1,zz"], "no item zz"),
         (["--seed", "1", "--keep", ","], "expected names"),
         (["--replay", "/nowhere/plan.json"], "No such file"),

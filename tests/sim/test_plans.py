@@ -20,6 +20,14 @@ def test_the_same_seed_gives_the_same_plan_and_another_one_does_not() -> None:
     assert generate(7).operations != generate(8).operations
 
 
+def test_a_plan_may_be_asked_for_with_other_nodes_and_another_rate() -> None:
+    drawn, asked = generate(7), generate(7, nodes=5, rate=3)
+
+    begun = [item for item in asked.operations if item.at_us < asked.safety_us]
+    assert (asked.nodes, len(begun)) == (5, 3 * asked.safety_us // 1_000_000)
+    assert (asked.safety_us, asked.clients) == (drawn.safety_us, drawn.clients)
+
+
 def test_a_plan_of_another_format_is_refused() -> None:
     with pytest.raises(ValueError, match="format"):
         Plan.from_json('{"format": 99}')
