@@ -28,14 +28,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kvnode.core.context import open_context
 from kvnode.core.keys import StorageKey
 from kvnode.core.messages import GetResult, NodeNumber, PutResult
 from kvnode.core.topology import Durability, Keyspace
 from kvnode.core.twins import Named
 from kvnode.core.versions import NOTHING_SEEN, Dot, covers
 from tests.sim.history import NOT_APPLIED, KeyHistory, Read, Write
-from tests.sim.host import CLUSTER_KEY
 from tests.sim.stores import Fates, Stores, one_dot
 from tests.sim.story import brief_context, brief_dot, brief_value, brief_values
 
@@ -60,7 +58,7 @@ class Answers:
         key = write.key
         keyspace = self._cluster.keyspace_of(key)
         dots = list(self._fates.dots.get(write_id, ()))
-        context = open_context(CLUSTER_KEY, key, result.context)
+        context = self._stores.context(key, result.context)
         acked = [dot for dot in dots if covers(context, dot)]
         write.acked_dot = acked[0] if len(acked) == 1 else None
         filled = self._watch.slots.filled(key, write_id, self._cluster.owners(key), result.acked)
@@ -82,7 +80,7 @@ class Answers:
         """A node answers a read, which began when it took the request."""
         siblings = result.detail.siblings if result.detail is not None else ()
         read.value = result.value
-        read.context = open_context(CLUSTER_KEY, read.key, result.context)
+        read.context = self._stores.context(read.key, result.context)
         told = {None if each.is_tombstone else each.value for each in siblings}
         read.values = frozenset(told) | {result.value}
         self.on_read(read)

@@ -26,7 +26,7 @@ from kvnode.core.messages import (
     ReplicaWrite,
     Result,
 )
-from kvnode.core.record import core_of, decode
+from kvnode.core.record import core_of
 from kvnode.core.topology import Durability
 from kvnode.core.twins import Named
 from kvnode.core.versions import NOTHING_SEEN, Dot, Vote, covers_all, join
@@ -267,7 +267,7 @@ class Watch:
                 self._cluster.tell("remove", node, Removed(key))
             self.steps.on_removed(node, key, old)
             return
-        record = decode(key, data)
+        record = self.stores.record(key, data)
         self.stores.keep(node, Family.RECORDS, key, Held(data, record))
         self._cluster.tell("store", node, Stored(key, record))
         self.steps.on_record(node, key, old, record)

@@ -22,7 +22,7 @@ from kvclient.clock import hlc_of_ms
 from kvclient.engine import Engine
 from kvclient.operation import GET_EXPLAIN, PUT_DELETE, PUT_EXPLICIT, Lane, LaneState, Operation
 from kvclient.session import Session
-from kvnode.core.context import open_context, open_watermark, seal_context
+from kvnode.core.context import open_watermark, seal_context
 from kvnode.core.keys import StorageKey, encode_key
 from kvnode.core.messages import NodeNumber, SessionId
 from kvnode.core.versions import NOTHING_SEEN, Context, Dot, covers, covers_all, join
@@ -408,7 +408,7 @@ class _Call:
 
     def _opened(self, context: bytes) -> Context:
         key = encode_key(self._operation.keyspace, self._operation.key)
-        return open_context(CLUSTER_KEY, key, context)
+        return self._client.cluster.watch.stores.context(key, context)
 
 
 class _Putting(_Call):

@@ -107,7 +107,7 @@ class Steps:
         if message.kind not in _BRINGS:
             return
         try:
-            versions = decode(message.key, message.record).versions
+            versions = self._stores.record(message.key, message.record).versions
         except DamagedRecord:
             return
         for version in versions:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from kvnode.core.batch import Family
+from kvnode.core.context import open_context
 from kvnode.core.hints import UnreadableHint, decode_hint, hint_key
 from kvnode.core.keys import StorageKey
 from kvnode.core.messages import NodeNumber
@@ -33,6 +34,7 @@ from kvnode.core.versions import (
     join,
 )
 from kvnode.storage.port import Reader, ReadFailure
+from tests.sim.host import CLUSTER_KEY
 
 
 class Held(NamedTuple):
@@ -42,6 +44,8 @@ class Held(NamedTuple):
     record: Record
 
 
+_REMEMBERED = 512
+"""Records and contexts that are not decoded again."""
 _AND_ITSELF = b"\0"
 """Appended to an id: what the id itself comes before."""
 
@@ -63,6 +67,28 @@ class Stores:
         """By the owner for which stand-ins keep it."""
         self._waiting: dict[NodeNumber, deque[tuple[int, Callable[[], None]]]] = {}
         """What becomes durable with a position of a node's log."""
+        self._records: dict[tuple[StorageKey, bytes], Record] = {}
+        self._contexts: dict[tuple[StorageKey, bytes], Context] = {}
+
+    # ---- what bytes say: several look at the same ones ---------------------------------------
+
+    def record(self, key: StorageKey, data: bytes) -> Record:
+        """Return the record that some bytes are. Raises: DamagedRecord."""
+        found = self._records.get((key, data))
+        if found is None:
+            if len(self._records) >= _REMEMBERED:
+                self._records.clear()
+            found = self._records[key, data] = decode(key, data)
+        return found
+
+    def context(self, key: StorageKey, data: bytes) -> Context:
+        """Return a context that the cluster gave out. Raises: ForgedContext."""
+        found = self._contexts.get((key, data))
+        if found is None:
+            if len(self._contexts) >= _REMEMBERED:
+                self._contexts.clear()
+            found = self._contexts[key, data] = open_context(CLUSTER_KEY, key, data)
+        return found
 
     # ---- what was seen ---------------------------------------------------------------------
 
