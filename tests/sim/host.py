@@ -25,6 +25,7 @@ from tests.sim.driver import BIRTH_MS as BIRTH_MS
 from tests.sim.driver import Driver
 from tests.sim.links import Links
 from tests.sim.network import Slot
+from tests.sim.story import Broken
 from tests.sim.wire import Wire
 
 if TYPE_CHECKING:
@@ -111,7 +112,8 @@ class Host(Driver):
             place=f"{self.slot:032x} machine {self.slot}",
             is_restored=is_restored,
         )
-        return begin_life(
+        damage = self.disk.damage
+        begun = begin_life(
             self.disk,
             self.disk,
             start,
@@ -119,6 +121,11 @@ class Host(Driver):
             wall_ms=lambda: self.wall_ms,
             later=lambda delay_s, act: self.later(int(1e6 * delay_s), act),
         )
+        proving = begun.node.replica.proving
+        if damage and any(proving.is_proven(each) for each in proving.owned()):
+            text = f"seed {world.seed}: node {self.number} counts, and was opened with {damage}"
+            raise Broken("5-damage-is-doubted", text)
+        return begun
 
     def _rebuild(self, why: str) -> None:
         self._world.tell("rebuild", self.slot)

@@ -121,6 +121,17 @@ def test_a_node_that_is_told_of_a_later_life_of_its_own_must_doubt_its_store(see
     assert broken.value.invariant == "5-lost-life-is-doubted"
 
 
+def test_a_store_that_lost_the_end_of_its_log_must_be_doubted(seed: int) -> None:
+    with planted(MUTANTS["lost ends of the log are not told"]):
+        cluster = cluster_of(seed)
+        host = cluster.hosts[1]
+        host.end()
+        host.disk.damage = ("log: 3 writes behind a flipped bit were dropped",)
+        with pytest.raises(Broken) as broken:
+            host.start()
+    assert broken.value.invariant == "5-damage-is-doubted"
+
+
 # --- disks --------------------------------------------------------------------------------------
 
 
