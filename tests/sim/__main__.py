@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tests.sim.generate import generate
 from tests.sim.plan import Plan
@@ -76,6 +76,7 @@ def _new_parser() -> _Parser:
     parser.add_argument("--nodes", type=_nodes, metavar="N", help="nodes (drawn by each seed)")
     parser.add_argument("--rate", type=_rate, metavar="N",
                         help="operations a second (drawn by each seed)")  # fmt: skip
+    parser.add_argument("--usual", action="store_true", help="leave all settings as is usual")
     parser.add_argument("--unsafe", action="store_true",
                         help="let faults damage every copy of a record")  # fmt: skip
     parser.add_argument("--keep", type=_names, metavar="o1,f3", help="leave out all other items")
@@ -106,10 +107,10 @@ def _run_one(parser: _Parser, asked: argparse.Namespace) -> int:
 
 def _plan_of(parser: _Parser, asked: argparse.Namespace) -> Plan:
     if asked.replay is None:
-        plan = generate(asked.seed, nodes=asked.nodes, rate=asked.rate, is_unsafe=asked.unsafe)
+        plan = generate(asked.seed, **_wishes(asked))
     else:
-        if asked.nodes is not None or asked.rate is not None:
-            parser.error("--nodes, --rate: the plan that is replayed says how many")
+        if asked.nodes is not None or asked.rate is not None or asked.usual:
+            parser.error("--nodes, --rate, --usual: the plan that is replayed says all that")
         try:
             plan = Plan.from_json(asked.replay.read_text())
         except (OSError, UnicodeDecodeError) as exc:
@@ -148,6 +149,7 @@ def _command(asked: argparse.Namespace) -> str:
     words += [f"--seed {asked.seed}"] if asked.replay is None else [f"--replay {asked.replay}"]
     words += [f"--nodes {asked.nodes}"] if asked.nodes else []
     words += [f"--rate {asked.rate}"] if asked.rate else []
+    words += ["--usual"] if asked.usual else []
     words += ["--unsafe"] if asked.unsafe else []
     words += [f"--keep {','.join(asked.keep)}"] if asked.keep else []
     return " ".join(words)
@@ -227,7 +229,7 @@ def _for_minutes(first: int, minutes: float) -> Iterator[int]:
 
 def _verdicts(seeds: Iterable[int], asked: argparse.Namespace) -> Iterator[Verdict]:
     """Yield verdicts as they come; no more plans are under way than there are processes."""
-    work = partial(_run_seed, nodes=asked.nodes, rate=asked.rate, is_unsafe=asked.unsafe)
+    work = partial(_run_seed, wishes=_wishes(asked))
     if asked.jobs == 1:
         yield from map(work, seeds)
         return
@@ -244,8 +246,18 @@ def _verdicts(seeds: Iterable[int], asked: argparse.Namespace) -> Iterator[Verdi
                 yield future.result()
 
 
-def _run_seed(seed: int, *, nodes: int | None, rate: int | None, is_unsafe: bool) -> Verdict:
-    return run(generate(seed, nodes=nodes, rate=rate, is_unsafe=is_unsafe))
+def _run_seed(seed: int, *, wishes: dict[str, Any]) -> Verdict:
+    return run(generate(seed, **wishes))
+
+
+def _wishes(asked: argparse.Namespace) -> dict[str, Any]:
+    """Return what is not to be drawn, as arguments of `generate`."""
+    return {
+        "nodes": asked.nodes,
+        "rate": asked.rate,
+        "is_usual": asked.usual,
+        "is_unsafe": asked.unsafe,
+    }
 
 
 # ---- arguments ---------------------------------------------------------------------------------

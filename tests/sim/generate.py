@@ -81,7 +81,12 @@ class _Setting:
 
 
 def generate(
-    seed: int, *, nodes: int | None = None, rate: int | None = None, is_unsafe: bool = False
+    seed: int,
+    *,
+    nodes: int | None = None,
+    rate: int | None = None,
+    is_usual: bool = False,
+    is_unsafe: bool = False,
 ) -> Plan:
     """Return the plan of a seed.
 
@@ -89,6 +94,7 @@ def generate(
         seed: decides all that is drawn.
         nodes: how many; drawn if None.
         rate: operations a second while faults act; drawn if None.
+        is_usual: no setting is unusual.
         is_unsafe: faults may damage every copy of a record.
     """
     chance = random.Random(f"{seed} plan")
@@ -96,7 +102,7 @@ def generate(
     nodes = nodes or nodes_drawn
     safety_us = chance.choice(_SAFETY_S) * _SECOND_US
     liveness_us = chance.choice((0, 8, 12)) * _SECOND_US
-    limits, others = _knobs(seed)
+    limits, others = ({}, {}) if is_usual else _knobs(seed)
     faults = mishaps.draw(seed, nodes=nodes, safety_us=safety_us)
     clients = _clients(seed)
     setting = _Setting(

@@ -43,6 +43,24 @@ def test_a_violation_exits_1_and_says_how_to_shrink_it(
     assert f"shrink: python -m tests.sim --seed {SEED} --keep o1,f0 --shrink" in told
 
 
+def test_what_is_asked_for_holds_for_one_seed_and_for_many(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plans: list[Plan] = []
+
+    def run(plan: Plan) -> Verdict:
+        plans.append(plan)
+        return Verdict(plan.seed, Violation("3-x", ""))
+
+    monkeypatch.setattr(command, "run", run)
+    words = ["--nodes", "5", "--rate", "20", "--usual"]
+    command.main(["--seed", "2", *words])
+    assert "--seed 2 --nodes 5 --rate 20 --usual --shrink" in capsys.readouterr().out
+    command.main(["--seeds", "2-2", *words])
+
+    assert plans == 2 * [generate(2, nodes=5, rate=20, is_usual=True)]
+
+
 def test_many_seeds_end_with_their_sum_and_name_those_that_broke_something(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.sim.generate import generate
@@ -26,6 +28,13 @@ def test_a_plan_may_be_asked_for_with_other_nodes_and_another_rate() -> None:
     begun = [item for item in asked.operations if item.at_us < asked.safety_us]
     assert (asked.nodes, len(begun)) == (5, 3 * asked.safety_us // 1_000_000)
     assert (asked.safety_us, asked.clients) == (drawn.safety_us, drawn.clients)
+
+
+def test_a_plan_may_be_asked_for_with_usual_settings() -> None:
+    drawn, asked = generate(7), generate(7, is_usual=True)
+
+    assert drawn.limits
+    assert asked == replace(drawn, limits={}, knobs={})
 
 
 def test_a_plan_of_another_format_is_refused() -> None:
