@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kvnode.core.conversations import PeerAsks, refuse
+from kvnode.core.hlc import Timestamp
 from kvnode.core.liveness import Change, Detector, Standing
 from kvnode.core.messages import Instant, NodeNumber, PeerDown, PeerMessage, PeerReplies
 from kvnode.core.skew import ClockNews
@@ -457,7 +458,11 @@ class Links:
         there, way = stream.accepted_by, stream.way
         if there.is_over or way.there.is_cut or way.back.is_cut:
             return
-        if there.take_beat(stream, beat) is not None and not there.host.is_paused:
+        if there.take_beat(stream, beat) is None or there.host.is_paused:
+            return
+        if self.host.links is self and not self.host.is_paused:
+            self.on_echo(stream, there.beat_now(), number)  # as nearly always: what `take` does
+        else:
             self.host.take(self, self.on_echo, stream, there.beat_now(), number)
 
     def take_beat(self, stream: Stream, beat: Beat) -> Accepted | None:
@@ -465,7 +470,7 @@ class Links:
         accepted = self._accepted_of(stream)
         if accepted is not None:
             accepted.heard_us = self._world.now_us
-            self._identity.observe(beat.hlc)
+            self._observe(beat.hlc, self.host.wall_ms)
             if beat.epoch < self._identity.topology.epoch:
                 accepted.owes_topology = True
             if accepted.owes_topology:
@@ -492,9 +497,11 @@ class Links:
         peer = self._peer_of(stream)
         if peer is None:
             return
-        self._identity.observe(beat.hlc)
+        wall_ms = self.host.wall_ms
+        self._observe(beat.hlc, wall_ms)
         self._world.note_beat(stream.target, stream.source, number)
-        self._note_clock(peer, beat.wall_ms)
+        if (news := peer.clock.on_clock(beat.wall_ms, wall_ms)) is not None:
+            self.host.hear(news)
         if changes := self.detector.on_echo(peer.number, number, self._now):
             self._tell(changes)
 
@@ -517,6 +524,13 @@ class Links:
         news = peer.clock.on_clock(theirs_ms, self.host.wall_ms)
         if news is not None:
             self.host.hear(news)
+
+    def _observe(self, hlc: int, wall_ms: int) -> None:
+        """As `Identity.observe`."""
+        assert self.host.life is not None
+        clock = self.host.life.clock
+        if hlc > clock.last:
+            clock.observe(Timestamp(hlc), wall_ms)
 
     def _tell(self, changes: list[Change]) -> None:
         world, here = self._world, self._identity.number
