@@ -11,15 +11,14 @@ How long a silence may be is learnt (phi accrual): from the last 256 waits for a
 mean and ten standard deviations. Settings bound it from both sides: a clean link is judged by
 `failover_ms` and `silence_ms`, one that loses every fifth frame is given longer, and nobody more
 than twice the one and 1.75 times the other. Heartbeats come four or eight times as fast while an
-answer would decide something: who is accused has missed many. Time in which this node itself did
-not run counts for nobody's silence (Lifeguard's lesson: first doubt yourself).
+answer would decide something: who is accused has missed many. Echoes are owed like answers, once
+somebody waits. Time in which this node itself did not run counts for nobody (Lifeguard's lesson).
 
-Accrual over links and not SWIM's gossip: every node talks to every other anyway, clusters are
-small, and what counts here is whether *this* node gets answers from that one. A rumour cannot say
-that. Nothing is told on, so nobody can be accused or excused by a third.
+Accrual over links and not SWIM's gossip: every node talks to every other anyway, and what counts
+is whether *this* node gets answers from that one. A rumour cannot say that, and none is told on.
 
 Laws: a lost link takes a peer down at once; a pause of this node accuses nobody; what returns
-on the same link, or on a new one after less than 5 s, must be heard longer each time, 0.25 s
+on the same link, or on a new one after less than 3 s, must be heard longer each time, 0.25 s
 doubling up to 30 s, and each false alarm doubles `failover_ms`, until a quiet minute forgets both;
 a new life, or a new link after a longer time, is believed at once: that is no flapping; a peer
 that says that it is stopping is SILENT until it is linked anew. A return needs round trips, so a
@@ -48,7 +47,7 @@ _LONGEST_HEARING_US = 30_000_000
 _RETURNS = 16
 """Counted up to here."""
 _QUIET_US = 60_000_000
-_BRIEF_US = 5_000_000
+_BRIEF_US = 3_000_000
 _LATE_US = 50_000
 """A look that comes so much later than was asked for is a busy node's, and no absence."""
 _UNASKED = -1
@@ -340,10 +339,12 @@ class Detector:
         if silent_us >= min(allowed_us, _LONGEST * self._silence_us):
             return self._set(node, peer, Standing.DOWN, "silent", at)
         if peer.standing is Standing.UP and peer.asked_at != _UNASKED:
-            owing_us = at - max(peer.heard_at, peer.asked_at)
+            owed_at = min(peer.asked_at, peer.beats[0][1] if peer.beats else at)
+            owing_us = at - max(peer.heard_at, owed_at)
             learnt_us = min(2 * self._probe_us + longest_us, 2 * self._failover_us)
             doubled_us = min(self._failover_us << peer.alarms, self._silence_us)
-            if owing_us >= max(self._failover_us, learnt_us, doubled_us):
+            is_early = at - peer.asked_at < self._probe_us
+            if not is_early and owing_us >= max(self._failover_us, learnt_us, doubled_us):
                 return self._set(node, peer, Standing.SILENT, "owes answers", at)
         return []
 

@@ -6,8 +6,7 @@ Laws: each worker has a session of its own, over one of a few connections; worke
 themselves, within the time-out of their last operation; a worker that crashes ends the run with its
 error; the final reads read every key of the history once, as somebody who has seen nothing, as far
 as their time allows.
-Tests: tests/cluster/test_kit.py, tests/unit/client/test_testing_workloads.py.
-Left out: faults (kvclient/testing/nemesis.py).
+Tests: tests/cluster/test_kit.py. Left out: faults (kvclient/testing/nemesis.py).
 """
 
 from __future__ import annotations
@@ -21,11 +20,6 @@ from kvclient.aio import AsyncClient
 from kvclient.testing.history import Recorder
 from kvclient.testing.workloads import WORKLOADS, Load, Pace, Tally, Worker, Workload
 
-CLIENTS_LEAST = 2
-"""So that not all users know the same of who is there."""
-WORKERS_OF_A_CLIENT = 256
-"""Beyond these there is one more. Few: what users of one connection ask for shares frames, and
-frames cost more than operations, here and at the nodes."""
 READERS = 64
 """Final reads at once."""
 READ_ALL_S = 120.0
@@ -41,17 +35,12 @@ async def drive(seeds: str, load: Load, recorder: Recorder, tally: Tally) -> Non
     async with AsyncExitStack() as stack:
         clients = [
             await stack.enter_async_context(AsyncClient(seeds, timeout=load.timeout_s))
-            for _ in range(clients_for(load.workers))
+            for _ in range(min(load.clients, load.workers))
         ]
         staff = list(_staff(load, clients, recorder, tally))
         await _all(_prepare(workload, worker) for workload, worker in staff)
         end_s = loop.time() + load.seconds
         await _all(_work(workload, worker, end_s) for workload, worker in staff)
-
-
-def clients_for(workers: int) -> int:
-    """Return how many connections so many users share."""
-    return max(min(CLIENTS_LEAST, workers), -(-workers // WORKERS_OF_A_CLIENT))
 
 
 def _staff(

@@ -259,7 +259,9 @@ class Load:
         workloads: names; the workers are dealt out to them in turn.
         seconds: for how long new operations begin.
         rate: operations a second, all workers together.
-        workers: how many operations may be under way at once.
+        workers: how many operations may be under way at once; each is a user's, with a session.
+        clients: connections that they share. Fewer make larger frames: what users of one connection
+            ask for travels together, and frames cost more than operations, here and at the nodes.
         seed: of all that is left to chance.
         timeout_s: of each operation.
         is_strict: use the keyspace without stand-ins, where real time counts.
@@ -269,6 +271,7 @@ class Load:
     seconds: float = 30.0
     rate: float = 500.0
     workers: int = 32
+    clients: int = 2
     seed: int = 0
     timeout_s: float = 5.0
     is_strict: bool = False

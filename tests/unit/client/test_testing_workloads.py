@@ -10,7 +10,6 @@ import pytest
 from kvclient import errors
 from kvclient.results import Record, Sibling, WriteResult
 from kvclient.testing.checks import check
-from kvclient.testing.drive import clients_for
 from kvclient.testing.history import History, Recorder
 from kvclient.testing.workloads import (
     KEPT,
@@ -184,7 +183,3 @@ def test_strict_loads_work_where_real_time_counts_but_siblings_stay_kept() -> No
     assert Load(is_strict=True).keyspace_of(WORKLOADS["mixed"]) == "strict"
     assert Load(is_strict=True).keyspace_of(WORKLOADS["context"]) == KEPT
     assert Load().keyspace_of(WORKLOADS["mixed"]) == "default"
-
-
-def test_users_share_few_connections_and_never_all_the_same_one() -> None:
-    assert [clients_for(workers) for workers in (1, 2, 32, 512, 513)] == [1, 2, 2, 2, 3]

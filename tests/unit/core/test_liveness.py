@@ -119,6 +119,29 @@ def test_a_peer_that_owes_answers_is_silent_after_200_ms_and_then_down(bench: Be
     assert 200 * MS <= silent[0] - 2 * MINUTE_US <= 300 * MS
 
 
+def test_a_peer_that_owes_echoes_already_is_silent_soon_after_it_is_asked(bench: Bench) -> None:
+    bench.answers = False
+    bench.run(500 * MS)
+    assert bench.changes == []
+    asked_at = bench.now
+    bench.ask()
+    bench.run(200 * MS)
+    ((at, what),) = bench.changes
+    assert what == "PeerSilent"
+    assert 50 * MS <= START + at - asked_at <= 80 * MS
+
+
+def test_a_peer_that_answers_soon_is_not_silent_though_it_owed_echoes(bench: Bench) -> None:
+    bench.answers = False
+    bench.run(500 * MS)
+    bench.ask()
+    bench.run(40 * MS)
+    bench.answer()
+    bench.answers = True
+    bench.run(S)
+    assert bench.changes == []
+
+
 def test_a_peer_that_answers_heartbeats_is_not_silent_however_long_a_request_takes(
     bench: Bench,
 ) -> None:
@@ -270,14 +293,14 @@ def test_a_new_link_is_believed_at_once_where_the_last_one_held(bench: Bench) ->
         bench.lose()
         bench.open()
         assert bench.detector.standing(2) is Standing.UP
-        bench.run(5 * S)
+        bench.run(4 * S)  # the rest of five seconds went into noticing that it is mended
 
 
 def test_hearing_that_is_interrupted_begins_anew(bench: Bench) -> None:
     for _ in range(5):
         bench.lose()
         bench.open()
-        bench.run(4 * S)
+        bench.run(2_500 * MS)
     bench.lose()
     bench.open()  # four seconds are needed now
     judged = bench.detector.standing
@@ -296,7 +319,7 @@ def test_a_quiet_minute_is_forgiveness(bench: Bench) -> None:
     for _ in range(4):
         bench.lose()
         bench.open()
-        bench.run(4 * S)
+        bench.run(2_500 * MS)
     bench.run(MINUTE_US)
     bench.lose()
     bench.open()
