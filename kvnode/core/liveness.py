@@ -175,10 +175,8 @@ class Detector:
         self._probe_us = min(self._failover_us // 4, self._beat_us)
         self._calm_us = min(self._beat_us + self._probe_us, self._patience_us)
         """Whoever is up, owes nothing and was heard since is left alone but for heartbeats."""
-        self._idle_us = max(1_000, min(self._beat_us, self._failover_us) // 4)
-        """Between two looks: whoever owes answers is hurried soon after it has fallen silent."""
+        self._idle_us = max(1_000, self._beat_us // 4)
         self._busy_us = max(1_000, min(self._idle_us, self._failover_us // 8))
-        """The same while somebody is: an accusation comes no later than this."""
         self._peers: dict[NodeNumber, _Peer] = {}
         self._due_us: int = now
         self._away_us = 0
@@ -301,7 +299,7 @@ class Detector:
             elif at - peer.beat_at >= pace_us:
                 peer.beat_at = at
                 found.beats.append(node)
-            is_busy |= pace_us < self._beat_us
+            is_busy |= pace_us < self._beat_us or peer.asked_at != _UNASKED
         self._due_us = now + (self._busy_us if is_busy else self._idle_us)
         return found
 
