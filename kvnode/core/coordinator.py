@@ -31,6 +31,7 @@ from kvnode.core.messages import (
     ReplicaReadReply,
     ReplicaWrite,
     ReplicaWriteReply,
+    Status,
     WriteKind,
 )
 from kvnode.core.operations import Operations
@@ -51,6 +52,7 @@ class Coordinator:
 
     __slots__ = (
         "_cluster_key",
+        "_has_met",
         "_hedging",
         "_limits",
         "_ops",
@@ -76,6 +78,8 @@ class Coordinator:
         self._writes = Writes(self._ops, replica, stand_in, limits, cluster_key=cluster_key)
         self._hedging = Hedging(limits)
         self._own_reads: list[ReplicaRead] = []
+        self._has_met = False
+        """Whether this life has met another node: one would know of a later or a lost life."""
         self.clock_is_off = False
         """This node's clock differs too far from most of its peers': it coordinates nothing."""
 
@@ -184,6 +188,7 @@ class Coordinator:
 
     def on_peer_up(self, node: NodeNumber) -> None:
         """The link to a node is open."""
+        self._has_met = True
         self._ops.reachable.add(node)
         self._ops.suspects.discard(node)
 
@@ -302,10 +307,20 @@ class Coordinator:
     def _answer_own(self, ask: ReplicaRead) -> None:
         number = self._replica.number
         reply = self._replica.on_read(ask, self._ops.now)
+        if reply.status is Status.DONE and not self._has_met and self._must_be_current(ask.id):
+            reply = reply._replace(status=Status.UNPROVEN)
         if self._replica.is_dirty(ask.key):
             self._ops.out.send(number, reply, durable=True)
         else:
             self.on_read_reply(number, reply)
+
+    def _must_be_current(self, op_id: int) -> bool:
+        """Say whether a read must see every acknowledged write. A node that nobody could tell yet
+        that its store was wiped, or is an older one, does not count for such a read."""
+        op = self._ops.table.get(op_id)
+        if not isinstance(op, ReadOp) or len(op.owners) < 2:
+            return False
+        return op.request.r + op.request.keyspace.w > len(op.owners)
 
     def _refuse(self, request: ClientGet | ClientPut) -> Failure | None:
         return refuse(

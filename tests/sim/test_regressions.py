@@ -17,6 +17,7 @@ import pytest
 from kvnode.core.answering import Answers
 from kvnode.core.conflict_log import ConflictLog
 from kvnode.core.conversations import TakeOver
+from kvnode.core.coordinator import Coordinator
 from kvnode.core.messages import Instant, NodeNumber
 from kvnode.core.read import Phase, ReadOp
 from kvnode.core.read_port import ReadEffects
@@ -90,7 +91,13 @@ def _a_life_knows_only_what_it_logged_itself() -> list[Place]:
     return [(ConflictLog, "load", before)]
 
 
+def _who_has_met_nobody_counts() -> list[Place]:
+    return [(Coordinator, "_must_be_current", lambda self, op_id: False)]
+
+
 BEFORE: dict[str, Callable[[], list[Place]]] = {
+    "a-wiped-node-that-has-met-nobody": _who_has_met_nobody_counts,
+    "an-older-folder-that-has-met-nobody": _who_has_met_nobody_counts,
     "clock-is-off-and-a-purge-is-due": _settling_wakes_for_what_it_may_not_do,
     "logged-again-after-a-restart": _a_life_knows_only_what_it_logged_itself,
     "read-wakes-in-the-past": _late_owners_wake_reads_for_good,

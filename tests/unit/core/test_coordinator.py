@@ -17,7 +17,7 @@ from kvnode.core.coordinator import Coordinator
 from kvnode.core.floors import Floors
 from kvnode.core.hints import Hints
 from kvnode.core.hlc import Clock
-from kvnode.core.keys import StorageKey, partition_of_key
+from kvnode.core.keys import StorageKey, encode_key, partition_of_key
 from kvnode.core.messages import (
     ClientPut,
     ErrorCode,
@@ -42,6 +42,7 @@ from kvnode.core.record import Encoded, decode, encode
 from kvnode.core.replica import Replica
 from kvnode.core.resolve import Confidence
 from kvnode.core.standin import StandIn
+from kvnode.core.topology import Keyspace
 from kvnode.core.versions import Context, Record, Vote
 from tests.unit.core.builders import (
     CLUSTER_KEY,
@@ -572,6 +573,38 @@ def test_a_read_of_one_is_answered_within_the_turn() -> None:
     assert desk.value().value == b"b1"
     assert desk.out.peers == {}
     assert desk.desk.in_flight == 0
+
+
+def test_a_life_that_has_met_nobody_does_not_count_for_a_read_that_must_be_current() -> None:
+    """Its store may have been wiped, or be an older one, and nobody could tell it so far."""
+    everywhere = Keyspace(name="default", w=3)
+    desk = Desk(reachable=())
+    desk.held[KEY] = encode(KEY, STATE)
+    desk.get(r=1, keyspace=everywhere)
+    assert desk.failure().code is ErrorCode.UNAVAILABLE
+
+    desk.desk.on_peer_up(2)
+    desk.desk.on_peer_down(2)
+    desk.get(r=1, keyspace=everywhere)
+    assert desk.value().value == b"b1"
+
+
+def test_a_life_that_has_met_nobody_answers_reads_that_are_promised_no_more() -> None:
+    desk = Desk(reachable=())
+    desk.held[KEY] = encode(KEY, STATE)
+    desk.get(r=1)
+    assert desk.value().value == b"b1"
+
+
+def test_an_owner_that_is_the_only_one_counts_whether_it_has_met_anybody_or_not() -> None:
+    alone = Keyspace(name="default", n=1, r=1, w=1)
+    desk = Desk(reachable=())
+    bits, owners = topology().partition_bits, topology().owner_numbers
+    keys = (encode_key("default", b"%d" % count) for count in range(100))
+    key = next(key for key in keys if owners[partition_of_key(key, bits)][0] == ME)
+    desk.held = {key: encode(key, record(version("b1", key=key)))}
+    desk.get(key=key, r=1, keyspace=alone)
+    assert desk.value().value == b"b1"
 
 
 def test_what_this_node_could_still_lose_is_shown_only_once_it_is_durable() -> None:
