@@ -124,18 +124,23 @@ def test_events_alternate_and_tell_the_standing_whatever_happens(
 
 
 @given(STEPS)
-def test_nobody_is_accused_in_a_look_that_was_not_waited_for(steps: list[tuple[str, int]]) -> None:
-    """Time alone accuses nobody: only looks that came in time do."""
+def test_nobody_is_accused_in_two_looks_that_were_not_waited_for(
+    steps: list[tuple[str, int]],
+) -> None:
+    """Time alone accuses nobody: a late look counts for no more than one that came in time. Four
+    of them do (test_a_node_that_is_often_away_still_notices_silence)."""
     now = Instant(1)
     detector = Detector(Limits(), now)
     detector.add(2, now)
     detector.on_opened(2, 1, now)
+    looks = 2
     for step, number in steps:
         if step == "look":
             continue
         if step == "wait":
             now = Instant(now + number)
-            told = take(detector, "look", 0, now) if number > 200_000 else []
-            assert told == []
+            if number > 200_000 and looks:
+                looks -= 1
+                assert take(detector, "look", 0, now) == []
         elif step in ("ask", "answer", "owe", "beat", "echo"):
             assert "PeerDown" not in take(detector, step, number, now)
