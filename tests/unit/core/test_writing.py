@@ -604,6 +604,14 @@ def test_a_write_that_only_silent_nodes_can_help_ends_soon_for_others_may_reach_
     assert desk.desk.in_flight == 0
 
 
+def test_who_falls_silent_once_more_within_that_moment_does_not_prolong_it() -> None:
+    desk = left_alone(0, 1)
+    for act in (desk.desk.on_peer_heard, desk.desk.on_peer_silent):
+        desk.turn(lambda _, act=act: act(desk.others[1]), LATE_US // 2)  # type: ignore[misc]
+    desk.turn(lambda _: None, LATE_US)
+    assert desk.failure.outcome is Outcome.UNCERTAIN
+
+
 def test_a_silent_node_that_acknowledges_within_that_moment_counts() -> None:
     desk = left_alone(0, 1)
     desk.hear(desk.others[1])
@@ -656,6 +664,19 @@ def test_a_write_that_was_sent_on_to_silent_nodes_alone_ends_soon(*, is_known_be
     assert desk.failure.outcome is Outcome.UNCERTAIN
     assert desk.failure.message.endswith("it is silent")
     assert desk.desk.in_flight == 0
+
+
+def test_a_write_that_was_sent_on_is_not_left_to_the_silent_while_another_may_answer() -> None:
+    owners = ring(THEIRS)[:3]
+    desk = Desk(THEIRS, away=owners[2:])
+    desk.put(keyspace=STRICT, w=1)
+    [first] = desk.passed_on
+    desk.silence(first)
+    desk.turn(lambda at_desk: at_desk.on_peer_heard(first))
+    desk.silence(first)
+    desk.turn(lambda _: None, LATE_US)
+    assert desk.answers == []
+    assert desk.desk.in_flight == 1
 
 
 def test_a_write_that_was_sent_on_waits_for_one_that_is_heard_again() -> None:
