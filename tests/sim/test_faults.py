@@ -140,7 +140,8 @@ def test_each_flush_of_a_noisy_disk_takes_its_own_time(seed: int) -> None:
         write = clients[0].put(KEY, b"v", w=3)
         assert write.ended_us is not None
         waits.append(write.ended_us - write.began_us)
-    assert max(waits) > 2 * min(waits)
+    # A disk that is slow alike each time has one wait, or that twice over.
+    assert len({wait // 10_000 for wait in waits}) > 3
     assert 100_000 < max(waits) < 700_000  # one flush of each, perhaps after another one
 
 
