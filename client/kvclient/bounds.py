@@ -56,9 +56,10 @@ class Bounds:
     """Operations above this travel on a stream of their own: they never delay small ones."""
     flush_ms: float = 4.0
     """Longest wait of an operation for company. Higher: larger messages, later answers."""
-    flush_ms_each: float = 0.05
-    """The wait is this for each operation in flight on the stream, if that is longer: among many an
-    operation waits for its turn anyway, and messages cost more than operations."""
+    flush_share: float = 0.5
+    flush_most_ms: float = 25.0
+    """The wait is this share of what answers of the node take just now, if that is longer, up to so
+    much: where answers are late the machines are busy, and messages cost more than operations."""
     silence_ms: float = 200.0
     """A node that owes answers and says nothing for so long is suspected."""
     reset_ms: float = 2_000.0

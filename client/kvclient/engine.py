@@ -129,7 +129,7 @@ class Engine:
     def on_gets(self, answered: Sequence[Operation], now: float) -> None:
         """Gets were answered by a node."""
         if answered:
-            self._attempts.hedging.note(now - answered[0].sent_at)
+            self._note_time(answered[0], now)
         for operation in answered:
             self._remember(operation, operation.watermark)
             self._finish(operation)
@@ -137,7 +137,7 @@ class Engine:
     def on_puts(self, answered: Sequence[Operation], now: float) -> None:
         """Puts were acknowledged by a node."""
         if answered:
-            self._attempts.hedging.note(now - answered[0].sent_at)
+            self._note_time(answered[0], now)
         for operation in answered:
             # After a retry or a hedge the rival may be an heir of the first attempt, even a delete
             # of it: then the put stands by its stamp.
@@ -146,6 +146,13 @@ class Engine:
                 continue
             self._remember(operation, b"")
             self._finish(operation)
+
+    def _note_time(self, answered: Operation, now: float) -> None:
+        """Note how long an answer took; the others of its frame took about as long."""
+        took_s = now - answered.sent_at
+        self._attempts.hedging.note(took_s)
+        if answered.lane is not None:
+            answered.lane.note_answer(took_s)
 
     def _remember(self, operation: Operation, watermark: bytes) -> None:
         if operation.session is not None:

@@ -184,6 +184,10 @@ class WriteIds:
         return self._client + self._count.to_bytes(WRITE_ID_BYTES - CLIENT_BYTES, "big")
 
 
+_FRESH = 8
+"""How many answers' times a lane's average forgets after."""
+
+
 class Lane:
     """What is queued for one node and what it has not answered.
 
@@ -194,6 +198,7 @@ class Lane:
         "_bounds",
         "_sent",
         "address",
+        "answer_ms",
         "bulk",
         "dial",
         "heard_at",
@@ -237,6 +242,8 @@ class Lane:
         """Small frames that have left and were not yet looked at for being late."""
         self.unanswered: dict[int, Operation] = {}
         self.queued_at = 0.0
+        self.answer_ms = 0.0
+        """How long its answers take just now, a moving average."""
         self.heard_at = 0.0
         self.suspected_at = 0.0
         self.waiting = 0
@@ -262,11 +269,14 @@ class Lane:
             return None
         if len(self.outbox) >= len(self.unanswered):
             return 0.0
-        in_flight = len(self.outbox) + len(self.unanswered)
-        # Past two full frames a longer wait brings no more company.
-        crowd = min(in_flight, 2 * self._bounds.frame_operations)
-        wait_ms = max(self._bounds.flush_ms, self._bounds.flush_ms_each * crowd)
+        bounds = self._bounds
+        patience_ms = min(bounds.flush_share * self.answer_ms, bounds.flush_most_ms)
+        wait_ms = max(bounds.flush_ms, patience_ms)
         return max(0.0, self.queued_at + wait_ms / 1000 - now)
+
+    def note_answer(self, took_s: float) -> None:
+        """An answer came after so many seconds."""
+        self.answer_ms += (1_000 * took_s - self.answer_ms) / _FRESH
 
     def take(self) -> list[Operation]:
         """Return the operations of the next frame; they are unanswered from now on."""

@@ -62,6 +62,11 @@ LOGGED_NAMES_MAX = 4_096
 FRAME_OPERATIONS_MAX = 4_096
 """Operations in one frame that a node accepts; its own frames hold at most `frame_operations`."""
 
+FLUSH_SHARE = 0.5
+FLUSH_MS_MOST = 25.0
+"""Company is worth waiting for this share of what an answer takes just now, and no longer than so
+long: where answers are late the machine is busy, and messages cost it more than operations."""
+
 TURN_OPERATIONS = 512
 """After so many a turn takes no further event: during a turn a node neither hears nor speaks, and
 one that is silent for 200 ms is given up. More would hardly be cheaper for each."""
@@ -248,9 +253,9 @@ class Limits:
         unit="ms",
         low=0,
         high=100,
-        doc="How long an operation may wait in an outbox for company, or 0.05 ms for each one in "
-        "flight on the stream if that is longer. It leaves at once when the outbox holds half of "
-        "all that is in flight.",
+        doc="How long an operation may wait in an outbox for company, or half as long as answers "
+        "take on the stream just now, up to 25 ms, if that is longer. It leaves at once when the "
+        "outbox holds half of all that is in flight.",
     )
     heartbeat_ms: int = _limit(
         200,

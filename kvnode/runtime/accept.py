@@ -73,9 +73,14 @@ class Accepted:
         """The number of the last heartbeat that was heard and not answered."""
         self.hearing: asyncio.Task[None] | None = None
         self._service = service
-        # On bulk a message has no company to wait for.
-        owed = (lambda: 0) if is_bulk else (lambda: in_flight.count)
-        self.outgoing: Outgoing[PeerMessage] = Outgoing(self._encode, payload, owed, service.limits)
+        self.outgoing: Outgoing[PeerMessage] = Outgoing(
+            self._encode,
+            payload,
+            # On bulk a message has no company to wait for.
+            lambda: 0 if is_bulk else in_flight.count,
+            lambda: in_flight.answers.ms,
+            service.limits,
+        )
 
     def push(self, messages: list[PeerMessage]) -> None:
         """Queue replies; a peer that does not read them loses its stream, and dials again."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 from kvnode.core.bounds import Limits
 from kvnode.core.messages import Detail, GetResult, Result, SessionId
-from kvnode.runtime.outgoing import Outgoing
+from kvnode.runtime.outgoing import AnswerTime, Outgoing
 
 _FASTEST_MS = 30_000
 """What was fastest is looked for in so long, and in so long before."""
@@ -61,7 +61,16 @@ class ClientStream:
         self.wants_bulk = False
         """Whether it was missed."""
         self._bulk_bytes = limits.bulk_bytes
-        self.outgoing: Outgoing[Result] = Outgoing(self._encode, payload, self._in_flight, limits)
+        self._answers = AnswerTime()
+        self.outgoing: Outgoing[Result] = Outgoing(
+            self._encode, payload, self._in_flight, lambda: self._answers.ms, limits
+        )
+
+    def owe(self, count: int, size: int = 0) -> None:
+        """Take note of operations that are to be answered here, and of the bytes of their frame."""
+        self.owed += count
+        self.owed_bytes += size
+        self._answers.begin(count)
 
     def push(self, results: list[Result]) -> None:
         """Answer operations; a client that does not read its answers loses its stream."""
@@ -118,8 +127,8 @@ class ClientStream:
             self.wants_bulk = True
             return results
         large = [result for result in results if self._is_large(result)]
-        self.owed -= len(large)
-        bulk.owed += len(large)
+        self._answered(len(large))
+        bulk.owe(len(large))
         bulk.push(large)
         return [result for result in results if not self._is_large(result)]
 
@@ -127,10 +136,14 @@ class ClientStream:
         """What company an answer may expect soon: not that of operations that wait their turn."""
         return max(min(self.owed, 1), self.owed - self._waiting(self.session))
 
+    def _answered(self, count: int) -> None:
+        self.owed -= count
+        self._answers.end(count)
+
     def _encode(self, results: Sequence[Result]) -> bytes:
         self._frames += 1
         self.owed_bytes -= self.owed_bytes * len(results) // max(1, len(results), self.owed)
-        self.owed -= len(results)
+        self._answered(len(results))
         return self._encode_frame(self, results)
 
 

@@ -179,8 +179,7 @@ class ClientService:
         failures += more
         if (delay_ms := stream.delay_ms(request.sent_ms, now_us() // 1_000)) > _DELAY_MS_LEAST:
             gets, puts = _hurried(gets, delay_ms), _hurried(puts, delay_ms)
-        stream.owed += len(gets) + len(puts) + len(failures)
-        stream.owed_bytes += len(data)
+        stream.owe(len(gets) + len(puts) + len(failures), size=len(data))
         self.operations += len(gets) + len(puts)
         if request.epoch < self.edge.topology.epoch:
             stream.owes_topology = True
@@ -210,7 +209,7 @@ class ClientService:
         refusal = self.gate.refusal(stream.session, count)
         if refusal is None:
             return False
-        stream.owed += count
+        stream.owe(count)
         stream.push(_refuse_all(gets, puts, ErrorCode.OVERLOADED, *refusal))
         return True
 

@@ -153,8 +153,13 @@ class Link:
             await call.write(peer.hello())
             hello = await _read(call)
         peer.on_hello(parse_frame(hello))
-        owed = (lambda: 0) if self._is_bulk else (lambda: peer.in_flight.count)
-        self.outgoing = outgoing = Outgoing(self._encode, payload, owed, peer.limits)
+        self.outgoing = outgoing = Outgoing(
+            self._encode,
+            payload,
+            lambda: 0 if self._is_bulk else peer.in_flight.count,
+            lambda: peer.in_flight.answers.ms,
+            peer.limits,
+        )
         self._last_why = ""
         try:
             async with asyncio.TaskGroup() as tasks:

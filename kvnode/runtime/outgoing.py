@@ -2,7 +2,7 @@
 
 A frame costs far more than an operation, so operations wait for company, but not for long: the
 outbox is flushed when it holds half of all that is in flight on the stream, or after a few
-milliseconds (more where more is in flight). Alone, an operation leaves at once; under load frames
+milliseconds (more while answers take long). Alone, an operation leaves at once; under load frames
 grow by themselves.
 
 Laws: order is kept; one frame is written at a time; a frame holds at most the operations and bytes
@@ -14,18 +14,49 @@ Tests: tests/unit/runtime/test_outgoing.py. Source: design, section 4.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
-from kvnode.core.bounds import Limits
+from kvnode.core.bounds import FLUSH_MS_MOST, FLUSH_SHARE, Limits
 
-_WAIT_MS_EACH = 0.05
-"""Among n in flight an operation waits for its turn anyway, so it may wait for company n times as
-long as it costs (measured at 1,024 in flight, mixed: 1.2 to 1.4 times the operations a second that
-4 ms give, in four alternating pairs)."""
+_FRESH = 4
+"""How many answers' times the average forgets after."""
 
 MessageT = TypeVar("MessageT")
+
+
+class AnswerTime:
+    """How long operations take to be answered just now, from begin to end, in whatever order.
+
+    One is followed at a time: it counts as answered once as many have been as had begun by then.
+    So a step costs a comparison, and an operation that is never answered only makes the others
+    seem to wait for one more answer.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.ms = 0.0
+        """A moving average."""
+        self._clock = clock
+        self._begun = self._ended = 0
+        self._followed = 0
+        """How many had begun with the one that is followed; 0: none is."""
+        self._since = 0.0
+
+    def begin(self, count: int) -> None:
+        """Note operations."""
+        self._begun += count
+        if count and not self._followed:
+            self._followed, self._since = self._begun, self._clock()
+
+    def end(self, count: int) -> None:
+        """Note answers; one too many counts for nothing."""
+        self._ended = min(self._ended + count, self._begun)
+        if self._followed and self._ended >= self._followed:
+            took_ms = 1_000 * (self._clock() - self._since)
+            self.ms += (took_ms - self.ms) / _FRESH
+            self._followed = 0
 
 
 class InFlight:
@@ -37,6 +68,8 @@ class InFlight:
 
     def __init__(self) -> None:
         self.count = 0
+        self.answers = AnswerTime()
+        """Of the small ones."""
         self._bulk: set[int] = set()
 
     @property
@@ -49,7 +82,9 @@ class InFlight:
         if is_bulk:
             self._bulk.update(one.id for one in messages if one.id)
         else:
-            self.count += sum(1 for one in messages if one.id)
+            count = sum(1 for one in messages if one.id)
+            self.count += count
+            self.answers.begin(count)
 
     def end(self, messages: Collection[Any]) -> None:
         """Note answers."""
@@ -59,6 +94,7 @@ class InFlight:
             self._bulk -= ids
             answered -= len(ids)
         self.count = max(0, self.count - answered)
+        self.answers.end(answered)
 
 
 class Outgoing(Generic[MessageT]):
@@ -68,6 +104,7 @@ class Outgoing(Generic[MessageT]):
         encode: messages to the bytes of one frame.
         size: a message's payload in bytes.
         owed: how many operations the stream has in flight, the queued ones included.
+        answer_ms: how long operations of the stream take, ms.
         limits: bounds of frames, and how long a message may wait.
     """
 
@@ -76,12 +113,14 @@ class Outgoing(Generic[MessageT]):
         encode: Callable[[Sequence[MessageT]], bytes],
         size: Callable[[MessageT], int],
         owed: Callable[[], int],
+        answer_ms: Callable[[], float],
         limits: Limits,
     ) -> None:
         self._encode = encode
         self._size = size
         self._owed = owed
         self._limits = limits
+        self._answer_ms = answer_ms
         self._queue: deque[MessageT] = deque()
         self._bytes = 0
         self._loop = asyncio.get_running_loop()
@@ -123,8 +162,7 @@ class Outgoing(Generic[MessageT]):
         if 2 * len(self._queue) >= self._owed() or self._bytes >= self._limits.frame_bytes:
             self.flush()
         elif self._timer is None:
-            wait_ms = max(self._limits.flush_after_ms, _WAIT_MS_EACH * self._owed())
-            self._timer = self._loop.call_later(wait_ms / 1_000, self.flush)
+            self._timer = self._loop.call_later(self._wait_ms() / 1_000, self.flush)
 
     def flush(self) -> None:
         """Write what is queued as soon as the stream takes it."""
@@ -154,6 +192,10 @@ class Outgoing(Generic[MessageT]):
         self._bytes = 0
         self.flush()
         self._tell_drained()
+
+    def _wait_ms(self) -> float:
+        """Return how long company is worth waiting for: little of what an answer takes anyway."""
+        return max(self._limits.flush_after_ms, min(FLUSH_SHARE * self._answer_ms(), FLUSH_MS_MOST))
 
     async def run(self, write: Callable[[bytes], Awaitable[Any]]) -> None:
         """Write frames until closed; whatever `write` raises ends it."""

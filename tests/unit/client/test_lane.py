@@ -50,6 +50,17 @@ def test_a_frame_waits_no_longer_than_the_flush_time_of_its_first_operation() ->
     assert lane.wait_s(1.0 + FLUSH_S) == 0.0
 
 
+def test_company_is_worth_half_of_what_answers_take_and_no_more_than_its_bound() -> None:
+    lane = lane_of(flush_share=0.5, flush_most_ms=25)
+    queue(lane, 4)
+    lane.take()
+    queue(lane, 1, now=1.0)
+    for took_s, wait_s in ((0.002, FLUSH_S), (0.02, 0.01), (3.0, 0.025)):
+        for _ in range(100):
+            lane.note_answer(took_s)
+        assert lane.wait_s(1.0) == pytest.approx(wait_s, rel=1e-3)
+
+
 def test_a_frame_is_bounded_in_operations_and_bytes() -> None:
     lane = lane_of(frame_operations=3, frame_bytes=1000)
     queue(lane, 5)

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from kvnode.core.bounds import Limits
-from kvnode.runtime.outgoing import InFlight, Outgoing
+from kvnode.core.bounds import FLUSH_MS_MOST, Limits
+from kvnode.runtime.outgoing import AnswerTime, InFlight, Outgoing
 from tests.unit.runtime.builders import run
 
 NEVER_MS = 100
@@ -24,7 +24,7 @@ class Message(NamedTuple):
 class Rig:
     """An outbox whose frames are lists of ids, with a reader that may be stopped."""
 
-    def __init__(self, *, owed: int = 0, **limits: Any) -> None:
+    def __init__(self, *, owed: int = 0, answer_ms: float = 0, **limits: Any) -> None:
         self.owed = owed
         self.frames: list[list[int]] = []
         self.reads = asyncio.Event()
@@ -32,7 +32,11 @@ class Rig:
         self.began = asyncio.Event()
         settings = {"flush_after_ms": NEVER_MS} | limits
         self.outgoing: Outgoing[Message] = Outgoing(
-            self._encode, lambda message: message.size, lambda: self.owed, Limits(**settings)
+            self._encode,
+            lambda message: message.size,
+            lambda: self.owed,
+            lambda: answer_ms,
+            Limits(**settings),
         )
         self.task = asyncio.create_task(self.outgoing.run(self._write))
 
@@ -86,6 +90,30 @@ def test_less_than_half_leaves_after_a_while_and_not_sooner() -> None:
         rig.push(1)
         await rig.began.wait()
         assert loop.time() - before >= 0.004
+
+    run(test)
+
+
+def test_while_answers_take_long_company_is_waited_for_longer() -> None:
+    async def test() -> None:
+        loop = asyncio.get_running_loop()
+        rig = Rig(owed=1_000, answer_ms=20, flush_after_ms=0)
+        before = loop.time()
+        rig.push(1)
+        await rig.began.wait()
+        assert loop.time() - before >= 0.009
+
+    run(test)
+
+
+def test_however_long_answers_take_company_is_waited_for_no_longer_than_its_bound() -> None:
+    async def test() -> None:
+        loop = asyncio.get_running_loop()
+        rig = Rig(owed=1_000, answer_ms=1e6, flush_after_ms=0)
+        before = loop.time()
+        rig.push(1)
+        await rig.began.wait()
+        assert loop.time() - before >= FLUSH_MS_MOST / 1_000 - 0.001
 
     run(test)
 
@@ -217,7 +245,9 @@ def test_what_a_write_raises_ends_the_run() -> None:
         async def broken(frame: bytes) -> None:
             raise OSError(frame)
 
-        outgoing: Outgoing[Message] = Outgoing(lambda _: b"", lambda _: 1, lambda: 0, Limits())
+        outgoing: Outgoing[Message] = Outgoing(
+            lambda _: b"", lambda _: 1, lambda: 0, lambda: 0, Limits()
+        )
         outgoing.push([Message(1)])
         with pytest.raises(OSError, match="b''"):
             await outgoing.run(broken)
@@ -288,3 +318,47 @@ def test_an_answer_too_many_counts_for_nothing() -> None:
     flight.end(boxes(5, 6, 7))
     flight.begin(boxes(1, 2), is_bulk=False)
     assert flight.count == 2
+
+
+class Clock:
+    """A clock that stands until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_what_answers_take_is_averaged_over_the_last_ones() -> None:
+    clock = Clock()
+    answers = AnswerTime(clock)
+    assert answers.ms == 0
+    for _ in range(50):
+        answers.begin(3)
+        clock.now_s += 0.04
+        answers.end(3)
+        clock.now_s += 1  # idle: nobody waits
+    assert answers.ms == pytest.approx(40, rel=0.01)
+
+
+def test_an_answer_that_never_comes_makes_others_seem_to_wait_for_one_more() -> None:
+    clock = Clock()
+    answers = AnswerTime(clock)
+    answers.begin(1)  # this one is never answered
+    for _ in range(50):
+        answers.begin(2)
+        clock.now_s += 0.01
+        answers.end(2)
+    assert answers.ms == pytest.approx(20, rel=0.1)
+
+
+def test_answers_too_many_are_no_answers_to_what_comes_later() -> None:
+    clock = Clock()
+    answers = AnswerTime(clock)
+    answers.end(10)
+    answers.begin(1)
+    clock.now_s += 0.02
+    assert answers.ms == 0
+    answers.end(1)
+    assert answers.ms == pytest.approx(5)
