@@ -87,6 +87,8 @@ class Cluster:
         self.network = Network(self, nodes=nodes, seed=seed)
         self.turn_us = 0
         """Nodes begin turns at multiples of this only, so that what comes meanwhile shares one."""
+        self.lives = 0
+        """How many have begun, of all nodes."""
         self.ghosts: list[Host] = []
         """Second lives under identities that were copied."""
         self.numbers = range(1, nodes + 1)

@@ -201,6 +201,7 @@ class Driver:
             fetched=len(needs.records) + len(needs.hints),
             limits=world.limits,
             topology=life.topology,
+            lives=world.lives,
         )
         if not life.replica.is_proven:
             self._check_honest(events, turn)

@@ -101,6 +101,7 @@ class Host(Driver):
 
     def _begin(self, *, is_restored: bool) -> Begun:
         world = self._world
+        world.lives += 1
         if self._is_member:
             world.watch.on_start(self.number)
         start = Start(

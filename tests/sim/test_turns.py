@@ -30,18 +30,32 @@ READ = ReplicaRead(1, KEY, Instant(1), b"")
 LIMITS = replace(Limits(), exchange_window=1, settle_window=1, hint_window=1)
 
 
-def turn_of(*, messages: int = 0, entries: int = 0, slices: int = 0, limit: int = 1) -> Turn:
+def turn_of(
+    *, messages: int = 0, entries: int = 0, floors: int = 0, slices: int = 0, limit: int = 1
+) -> Turn:
     batch = WriteBatch()
     for number in range(entries):
         batch.put(Family.RECORDS, b"%d" % number, b"")
+    for number in range(floors):
+        batch.delete(Family.FLOORS, b"%d" % number)
     scan = Scan(1, Family.RECORDS, b"", None, limit)
     return Turn(1, batch, Outbox(peers={2: [READ] * messages}, scans=[scan] * slices))
 
 
-def check(turn: Turn, *, items: int = 1, waiting: int = 0, fetched: int = 0) -> None:
-    topology = Cluster(1, nodes=3).topology
+TOPOLOGY = Cluster(1, nodes=3).topology
+
+
+def check(
+    turn: Turn, *, items: int = 1, waiting: int = 0, fetched: int = 0, lives: int = 3
+) -> None:
     check_turn(
-        turn, items=items, waiting=waiting, fetched=fetched, limits=LIMITS, topology=topology
+        turn,
+        items=items,
+        waiting=waiting,
+        fetched=fetched,
+        limits=LIMITS,
+        topology=TOPOLOGY,
+        lives=lives,
     )
 
 
@@ -59,6 +73,13 @@ def test_each_loser_that_is_to_be_logged_is_worth_an_entry() -> None:
 
     with pytest.raises(Broken, match="127 entries written"):
         check(logged, items=items_of([PeerAsks(2, [ask._replace(losers=dots[:1])])]))
+
+
+def test_a_doubt_may_drop_the_floors_of_all_partitions_and_lives() -> None:
+    dropped = turn_of(entries=1, floors=20 * TOPOLOGY.partitions)
+    check(dropped, lives=20)
+    with pytest.raises(Broken, match="160 floors written in one turn, the bound is 152"):
+        check(dropped, lives=19)
 
 
 def test_a_turn_may_do_what_it_was_told() -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from kvnode.core.batch import Family
 from kvnode.core.bounds import Limits
 from kvnode.core.conversations import LogLosers, PeerAsks, PeerTells
 from kvnode.core.messages import ClientOps, Event, PeerReplies, PeerRequests, Scanned
@@ -25,7 +26,8 @@ _SLICE_MAX = 512
 _SCANS = 6
 """Kinds of scans that may begin in one turn, whatever it was told; and one of hints for a node."""
 _ENTRIES = 8
-"""Entries of all families that belong to one operation; and of trees and floors, to a partition."""
+"""Entries of all families that belong to one operation; and of trees, to a partition. Floors are of
+a partition and a life: a doubt drops all of them."""
 
 
 def items_of(events: Iterable[Event]) -> int:
@@ -59,6 +61,7 @@ def check_turn(
     fetched: int,
     limits: Limits,
     topology: Topology,
+    lives: int,
 ) -> None:
     """Check what a turn did. Raises: Broken.
 
@@ -69,6 +72,7 @@ def check_turn(
         fetched: keys that it asked for.
         limits: of the node.
         topology: that it knows.
+        lives: that nodes have begun so far, all together.
     """
     nodes, out = len(topology.members), turn.out
     work = items + waiting + 2
@@ -79,8 +83,10 @@ def check_turn(
     if out.clients:
         _hold("answers given", sum(map(len, out.clients.values())), work)
     if turn.batch.changes:
-        bound = _ENTRIES * (work + topology.partitions)
-        _hold("entries written", len(turn.batch.changes), bound)
+        floors = sum(family is Family.FLOORS for family, _, _ in turn.batch.changes)
+        entries = len(turn.batch.changes) - floors
+        _hold("entries written", entries, _ENTRIES * (work + topology.partitions))
+        _hold("floors written", floors, lives * topology.partitions)
     if fetched:
         _hold("keys fetched", fetched, 2 * items * nodes + _SLICE_MAX)
     if out.scans:
