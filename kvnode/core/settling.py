@@ -53,6 +53,8 @@ _PURGE_SLICE = 128
 _TIMEOUT_US = 10_000_000
 _BUSY_SHARE = 4
 _GAP_US = 20_000
+_WALK_PACE_US = 250_000
+"""Between two walks through the index at least, however soon conflicts are to be settled."""
 _REST_US = 60_000_000
 """Between two looks for entries that are too old."""
 _OFF_US = 1_000_000
@@ -259,7 +261,8 @@ class Settling:
             self._counted, self._changes = 0, log.changes
             self._recounts_at = Instant(self._now + _REST_US)
             # Twice as often as a conflict must last, so that it lasts little longer than it must.
-            self._walks_at = Instant(self._now + 500 * self._limits.settle_after_ms)
+            pace_us = max(_WALK_PACE_US, 500 * self._limits.settle_after_ms)
+            self._walks_at = Instant(self._now + pace_us)
         self._tokens -= 1
         self._scan = self._take_id()
         self._out.scans.append(Scan(self._scan, Family.CONFLICTS, self._cursor, None, _SLICE))
