@@ -10,8 +10,6 @@ keyspace that does not exist): its nodes refuse that.
 from __future__ import annotations
 
 import argparse
-import math
-import os
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +17,15 @@ from pathlib import Path
 from typing import NoReturn
 
 from kvnode.cli.errors import UsageError, nearest
+from kvnode.cli.readers import (
+    address,
+    key,
+    peer,
+    seconds,
+    seeds,
+    signal_number,
+    whole,
+)
 
 DEFAULT_DATA = Path(".kvnode")
 NODES_MAX = 200
@@ -78,87 +85,6 @@ def _refuse_unknown_flags(parser: Parser, words: Sequence[str]) -> None:
 def spelled(words: str, data: Path) -> str:
     """Return the command line of `words` for the cluster in `data`, as one would type it here."""
     return f"kvnode {words}" if data == DEFAULT_DATA else f"kvnode {words} --data {data}"
-
-
-# ---- values ----------------------------------------------------------------------------------
-
-
-def _expected(what: str, got: str) -> argparse.ArgumentTypeError:
-    return argparse.ArgumentTypeError(f"expected {what}, got {got!r}")
-
-
-def whole(what: str, low: int, high: int) -> Callable[[str], int]:
-    """Return a reader of whole numbers from `low` to `high`."""
-
-    def read(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = low - 1
-        if not low <= number <= high:
-            raise _expected(f"{what} from {low:,} to {high:,}", text)
-        return number
-
-    return read
-
-
-def number_above_0(what: str) -> Callable[[str], float]:
-    """Return a reader of positive numbers of something."""
-
-    def read(text: str) -> float:
-        try:
-            number = float(text)
-        except ValueError:
-            number = math.nan
-        if not (number > 0 and math.isfinite(number)):
-            raise _expected(f"a number of {what} above 0", text)
-        return number
-
-    return read
-
-
-seconds = number_above_0("seconds")
-"""Read a positive number of seconds."""
-
-
-def key(text: str) -> bytes:
-    """Read a key: the very bytes that were typed."""
-    return os.fsencode(text)
-
-
-def address(text: str) -> str:
-    """Read host:port, an IPv6 host in brackets."""
-    host, colon, port = text.strip().rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
-        raise _expected("HOST:PORT", text)
-    if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise _expected("an IPv6 host in brackets, as in [::1]:7001", text)
-    return text.strip()
-
-
-def seeds(text: str) -> tuple[str, ...]:
-    """Read a comma list of HOST:PORT."""
-    return tuple(address(part) for part in text.split(",") if part.strip()) or (address(text),)
-
-
-def peer(text: str) -> tuple[str, str]:
-    """Read ID=HOST:PORT."""
-    name, equals, where = text.partition("=")
-    if not equals or not name:
-        raise _expected("ID=HOST:PORT", text)
-    return name, address(where)
-
-
-def signal_number(text: str) -> int:
-    """Read a signal: KILL, SIGKILL or 9."""
-    known = {one.name.removeprefix("SIG"): one for one in signal.Signals}
-    if text.isascii() and text.isdigit() and int(text) in set(signal.Signals):
-        return int(text)
-    name = text.upper().removeprefix("SIG")
-    if name not in known:
-        close = nearest(name, known)
-        raise argparse.ArgumentTypeError(f"expected a signal such as KILL, got {text!r}{close}")
-    return known[name]
 
 
 # ---- flags that several commands share ----------------------------------------------------------

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import argparse
 import re
+from argparse import ArgumentParser as Parser
 from pathlib import Path
 
-from kvnode.cli.arguments import Parser, number_above_0, seconds, whole
-from kvnode.cli.chaos_arguments import words
+from kvnode.cli.readers import number_above_0, seconds, whole, words
 
 _UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20}
 _VALUE_MAX = 16 << 20

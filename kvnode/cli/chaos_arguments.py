@@ -7,11 +7,10 @@ workloads and faults: kvnode/cli/chaos.py asks the kit.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
+from argparse import ArgumentParser as Parser
 from pathlib import Path
 
-from kvnode.cli.arguments import Parser, seconds, whole
+from kvnode.cli.readers import seconds, whole, words
 
 
 def declare(parser: Parser) -> None:
@@ -79,17 +78,3 @@ def _faults(parser: Parser) -> None:
     parser.add_argument(
         "--hard", action="store_true", help="allow more faults at once than quorums survive"
     )
-
-
-def words(what: str) -> Callable[[str], tuple[str, ...]]:
-    """Return a reader of comma lists of words."""
-
-    def read(text: str) -> tuple[str, ...]:
-        found = tuple(part.strip() for part in text.split(",") if part.strip())
-        if not found:
-            raise argparse.ArgumentTypeError(
-                f"expected {what}, or several with commas, got {text!r}"
-            )
-        return found
-
-    return read

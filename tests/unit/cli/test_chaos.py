@@ -11,9 +11,9 @@ from kvclient.testing import cluster as kit
 from kvclient.testing.files import KitError
 from kvnode.cli.arguments import COMMANDS, parse
 from kvnode.cli.chaos import DEFAULT_FAULTS, Plan, planned
-from kvnode.cli.chaos_arguments import words
 from kvnode.cli.errors import UsageError
 from kvnode.cli.main import main
+from kvnode.cli.readers import words
 
 
 def plan(*flags: str) -> Plan:
