@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from kvnode.core.bounds import FLUSH_MS_MOST, FLUSH_SHARE, Limits
+from kvnode.core.operations import OPERATION_ID_MAX
 
 _FRESH = 4
 """How many answers' times the average forgets after."""
@@ -60,38 +61,43 @@ class AnswerTime:
 
 
 class InFlight:
-    """What the small stream of a pair has in flight: sent or received there, and not yet answered.
+    """What a pair has in flight: sent or received, and not yet answered.
 
-    An answer may come on the bulk stream, and one to bulk on the small stream; so what began on
-    bulk is known by its id. An answer too many (to an earlier stream's request) counts for nothing.
+    `count` is of what brings company and waits for it: operations on the small stream. Apart, known
+    by their ids, are those on bulk (an answer may come on the other stream) and what no client
+    waits for: it may take long, and says nothing of how busy anybody is. An answer too many (to an
+    earlier stream's request) counts for nothing.
     """
 
     def __init__(self) -> None:
         self.count = 0
         self.answers = AnswerTime()
-        """Of the small ones."""
-        self._bulk: set[int] = set()
+        """Of those that are counted."""
+        self._apart: set[int] = set()
 
     @property
     def is_empty(self) -> bool:
         """Whether everything was answered."""
-        return not self.count and not self._bulk
+        return not self.count and not self._apart
 
     def begin(self, messages: Iterable[Any], *, is_bulk: bool) -> None:
         """Note requests; those with id 0 are never answered."""
-        if is_bulk:
-            self._bulk.update(one.id for one in messages if one.id)
-        else:
-            count = sum(1 for one in messages if one.id)
-            self.count += count
-            self.answers.begin(count)
+        count = 0
+        for one in messages:
+            if is_bulk or one.id > OPERATION_ID_MAX:
+                self._apart.add(one.id)
+            elif one.id:
+                count += 1
+        self._apart.discard(0)
+        self.count += count
+        self.answers.begin(count)
 
     def end(self, messages: Collection[Any]) -> None:
         """Note answers."""
         answered = len(messages)
-        if self._bulk:
-            ids = {one.id for one in messages} & self._bulk
-            self._bulk -= ids
+        if self._apart:
+            ids = {one.id for one in messages} & self._apart
+            self._apart -= ids
             answered -= len(ids)
         self.count = max(0, self.count - answered)
         self.answers.end(answered)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from kvnode.core.bounds import FLUSH_MS_MOST, Limits
+from kvnode.core.operations import OPERATION_ID_MAX
 from kvnode.runtime.outgoing import AnswerTime, InFlight, Outgoing
 from tests.unit.runtime.builders import run
 
@@ -311,6 +312,17 @@ def test_answers_count_on_whichever_stream_they_come() -> None:
     assert flight.count == 1
     flight.end(boxes(2))
     assert flight.count == 0
+
+
+def test_what_no_client_waits_for_is_in_flight_and_no_company() -> None:
+    flight = InFlight()
+    background = OPERATION_ID_MAX + 1
+    flight.begin(boxes(background, 1), is_bulk=False)
+    assert flight.count == 1
+    flight.end(boxes(1))
+    assert (flight.count, flight.is_empty) == (0, False)
+    flight.end(boxes(background))
+    assert flight.is_empty
 
 
 def test_an_answer_too_many_counts_for_nothing() -> None:
