@@ -315,7 +315,7 @@ class Limits:
         unit="hints",
         low=1,
         high=4_096,
-        doc="Hints on their way to one owner at a time; an eighth of it while clients are served.",
+        doc="Hints on their way to one owner at a time; a quarter of it while clients are served.",
     )
     exchange_interval_ms: int = _limit(
         10_000,

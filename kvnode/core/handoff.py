@@ -6,7 +6,9 @@
 
 An owner's range is walked in slices no longer than what may be sent at once, so nothing waits in
 memory. An entry for a node that no longer owns the key goes to all who own it now. While clients
-are served, fewer are under way and fewer a second.
+are served, one small slice at a time is under way to an owner, fewer go in a second, and after each
+slice comes a rest of several times as long as it took to arrive: whatever is busy, this node, its
+disk, the owner or the machine that they share, makes that longer.
 
 Laws: an entry is deleted only after every addressee acknowledged it durably; a lost acknowledgement
 costs a second delivery and nothing else; never more than the window under way to one owner.
@@ -47,7 +49,9 @@ _LONG_REST_US = 60_000_000
 """Between two looks for entries of an absent owner that are too old."""
 _TIMEOUT_US = 10_000_000
 _IDLE_FACTOR = 4
-_BUSY_SHARE = 8
+_BUSY_SHARE = 4
+_BUSY_REST = 3
+"""Times as long as a slice took: a quarter of the time at most is spent on handoff."""
 
 _SOON_US = 10_000
 _NEVER_YET = Instant(0)
@@ -72,6 +76,8 @@ class _Walk:
     scan: int = 0
     """The scan that is awaited; 0: none."""
     under_way: int = 0
+    began: Instant = _NEVER_YET
+    """When the first of those under way was sent; never: none is."""
 
 
 @dataclass(slots=True)
@@ -168,6 +174,8 @@ class Handoff:
             self._earn(now, is_busy=is_busy)
         for owner in walking:
             walk = self._walks.setdefault(owner, _Walk())
+            if walk.began and not walk.under_way:
+                self._rest(walk, now, is_busy=is_busy)
             if not walk.scan and now >= walk.rests_until:
                 self._walk_on(owner, walk, now, wall_ms, out, is_busy=is_busy)
         self._wakes_at = self._earliest(walking)
@@ -192,6 +200,8 @@ class Handoff:
             hint = self._hints.current(name)
             if hint is not None and not self._hints.is_sent(name):
                 self._send(name, hint, walk, now, wall_ms, out)
+        if walk.under_way and not walk.began:
+            walk.began = now
 
     def on_write_reply(self, sender: NodeNumber, reply: ReplicaWriteReply) -> None:
         """An addressee has an entry durably, or refused it."""
@@ -243,6 +253,13 @@ class Handoff:
         self._tokens = min(self._tokens + earned, max(1.0, rate / 20))
         self._tokens_at = now
 
+    def _rest(self, walk: _Walk, now: Instant, *, is_busy: bool) -> None:
+        """All that was under way has ended."""
+        if is_busy:
+            rest_us = min(_BUSY_REST * (now - walk.began), _REST_US)
+            walk.rests_until = max(walk.rests_until, Instant(now + rest_us))
+        walk.began = _NEVER_YET
+
     def _walk_on(
         self,
         owner: NodeNumber,
@@ -257,7 +274,8 @@ class Handoff:
             walk.rests_until = Instant(now + _REST_US)
             return
         window = self._limits.hint_window
-        window = max(1, window // _BUSY_SHARE) if is_busy else window
+        if is_busy:
+            window = 0 if walk.under_way else max(1, window // _BUSY_SHARE)
         count = min(_SLICE, window - walk.under_way, int(self._tokens))
         if count < 1:
             walk.rests_until = Instant(now + _SOON_US)

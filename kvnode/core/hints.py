@@ -162,6 +162,11 @@ class Hints:
         """How many entries are kept."""
         return sum(ledger.pending for ledger in self.ledgers.values())
 
+    def pending_for(self, owner: NodeNumber) -> int:
+        """Return how many entries are kept for one owner."""
+        ledger = self.ledgers.get(owner)
+        return 0 if ledger is None else ledger.pending
+
     def has_fetched(self, owner: NodeNumber, key: StorageKey) -> bool:
         """Say whether this turn sees the entry, or that it cannot be read."""
         name = hint_key(owner, key)

@@ -59,6 +59,9 @@ from kvnode.core.trees import Trees
 from kvnode.core.upkeep import Upkeep
 from kvnode.core.wheel import earliest
 
+SERVED_US = 1_000_000
+"""After a client's last request a node counts as idle: what runs in the background may hurry."""
+
 
 class Needs(NamedTuple):
     """The keys that a turn must see, each once."""
@@ -118,8 +121,11 @@ class Node:
             first_id=actor & 0xFFFF_FFFF,
         )
         self.upkeep = Upkeep(self.replica, limits, self.coordinator.is_healthy)
+        self.upkeep.sweeps.hints_for = hints.pending_for
         self._skews = Skews(max_skew_ms=limits.max_skew_ms)
         self._now = Instant(0)
+        self._served_at = Instant(-SERVED_US)
+        """When a client last asked for something, here or through another node."""
 
     @property
     def number(self) -> NodeNumber:
@@ -139,6 +145,10 @@ class Node:
     def topology(self) -> Topology:
         """The topology in force."""
         return self.replica.topology
+
+    def is_serving(self, now: Instant) -> bool:
+        """Say whether it serves clients, its own or another node's: the background yields then."""
+        return self.coordinator.in_flight > 0 or now < self._served_at + SERVED_US
 
     def next_wake(self) -> Instant | None:
         """Return the earliest instant at which a turn without events has something to do."""
@@ -227,7 +237,7 @@ class Node:
         for event in events:
             self._on_event(event, out, now, wall_ms)
         self.coordinator.end()
-        is_busy = self.coordinator.in_flight > 0
+        is_busy = self.is_serving(now)
         self.handoff.on_time(now, wall_ms, out, is_busy=is_busy)
         self.integrity.end()
         is_off = self.coordinator.clock_is_off
@@ -291,6 +301,7 @@ class Node:
 
     def _on_client_ops(self, event: ClientOps) -> None:
         coordinator = self.coordinator
+        self._served_at = self._now
         for put in event.puts:
             coordinator.on_put(event.session, put)
         for get in event.gets:
@@ -298,6 +309,10 @@ class Node:
 
     def _on_requests(self, event: PeerRequests, out: Outbox, now: Instant) -> None:
         replica, sender = self.replica, event.sender
+        if event.forwards or any(
+            one.id <= OPERATION_ID_MAX for box in (event.writes, event.reads) for one in box
+        ):
+            self._served_at = now
         for write in event.writes:
             if write.stand_in_for:
                 reply = self.stand_in.on_write(write, now)

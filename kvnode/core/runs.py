@@ -5,6 +5,10 @@
                                      v  |
                                    pausing, up to 64 with those that run
 
+While clients are served one runs at a time, and after each stretch comes a rest of several times as
+long as it took: whatever is busy, this node, the peer or the machine that they share, makes that
+longer.
+
 Laws: what one asks for at a time is bounded; an ask that is not answered breaks its exchange off,
 as do a peer that is lost, other owners, and a doubt that is newer than the exchange.
 Tests: tests/unit/core/test_runs.py; tests/property/test_exchange_laws.py.
@@ -43,6 +47,10 @@ RUN_ID = 0b1100 << 60
 ANSWER_US = 5_000_000
 """How long an answer is waited for."""
 _RUNNING_MAX = 8
+_BUSY_REST = 3
+"""Times as long as a stretch took: a quarter of the time at most is spent on exchanges."""
+_REST_US = 1_000_000
+"""The longest rest."""
 _OPEN_MAX = 64
 """With those that pause, which cost nothing meanwhile."""
 
@@ -72,6 +80,8 @@ class _Run:
     tally: Tally
     due_at: Instant
     """When it goes on (a pause), or is given up."""
+    since: Instant
+    """When it began, or went on after a pause."""
     is_pausing: bool = False
     ours: Page | None = None
     theirs: Page | None = None
@@ -90,8 +100,8 @@ class Runs:
     """The exchanges that this node asks for."""
 
     __slots__ = (
-        "_by_id", "_holdings", "_limits", "_mender", "_next", "_now", "_on_end", "_out", "_queue",
-        "_runs",
+        "_by_id", "_holdings", "_is_busy", "_limits", "_mender", "_next", "_now", "_on_end", "_out",
+        "_queue", "_rests_until", "_runs",
     )  # fmt: skip
 
     def __init__(self, holdings: Holdings, mender: Mender, limits: Limits, on_end: OnEnd) -> None:
@@ -106,6 +116,9 @@ class Runs:
         """What is waited for: (run, who answers)."""
         self._now = Instant(0)
         self._out = Outbox()
+        self._is_busy = False
+        self._rests_until = Instant(0)
+        """While clients are served."""
 
     @property
     def under_way(self) -> int:
@@ -179,9 +192,9 @@ class Runs:
         run.ours = page_of(pairs, self._holdings.trees, run.begun.view, limit=run.limit)
         self._compare_if_both(run)
 
-    def on_time(self, now: Instant, out: Outbox) -> None:
+    def on_time(self, now: Instant, out: Outbox, *, is_busy: bool = False) -> None:
         """Begin, go on with and give up what is due."""
-        self._now, self._out = now, out
+        self._now, self._out, self._is_busy = now, out, is_busy
         due = [run for run in self._runs.values() if run.due_at <= now]
         for run in due:
             if not run.is_pausing:
@@ -193,16 +206,32 @@ class Runs:
 
     def next_wake(self) -> Instant | None:
         """Return when `on_time` has something to do."""
-        has_room = self._has_room
-        if self._queue and has_room and len(self._runs) < _OPEN_MAX:
-            return self._now
+        at = self._room_at
+        if self._queue and at is not None and len(self._runs) < _OPEN_MAX:
+            return at
         # One that has paused for long enough and finds no room goes on when another is done.
-        waits = (run.due_at for run in self._runs.values() if has_room or not run.is_pausing)
-        return min(waits, default=None)
+        ends = (run.due_at for run in self._runs.values() if not run.is_pausing)
+        if at is None:
+            return min(ends, default=None)
+        goes_on = (max(at, run.due_at) for run in self._runs.values() if run.is_pausing)
+        return min((*ends, *goes_on), default=None)
+
+    @property
+    def _room_at(self) -> Instant | None:
+        """When another may run; None: once one of those that run does no more."""
+        running = sum(not run.is_pausing for run in self._runs.values())
+        if running >= (1 if self._is_busy else _RUNNING_MAX):
+            return None
+        return max(self._now, self._rests_until) if self._is_busy else self._now
 
     @property
     def _has_room(self) -> bool:
-        return sum(not run.is_pausing for run in self._runs.values()) < _RUNNING_MAX
+        return self._room_at == self._now
+
+    def _rest(self, run: _Run) -> None:
+        """An exchange runs no more: it has ended, or pauses."""
+        rest_us = min(_BUSY_REST * (self._now - run.since), _REST_US)
+        self._rests_until = max(self._rests_until, Instant(self._now + rest_us))
 
     # ---- conversations -------------------------------------------------------------------
 
@@ -214,7 +243,7 @@ class Runs:
         # What a side in doubt lacks is lost, not under way.
         is_patient = not begun.doubt and begun.heard.is_proven
         talk = exchange(self._holdings.trees, begun.view, tally, is_patient=is_patient)
-        run = _Run(begun, talk, tally, Instant(self._now + ANSWER_US))
+        run = _Run(begun, talk, tally, Instant(self._now + ANSWER_US), self._now)
         self._runs[begun.peer, begun.view.partition] = run
         self._carry_out(run, next(talk))
 
@@ -223,7 +252,8 @@ class Runs:
         if not self.is_valid(run.begun):
             self._end(run, is_complete=False)
             return
-        run.is_pausing = False
+        if run.is_pausing:
+            run.is_pausing, run.since = False, self._now
         try:
             step = run.talk.send(answer)
         except StopIteration as stop:
@@ -242,6 +272,7 @@ class Runs:
                 self._list(run, step)
             case Pause():
                 run.is_pausing = True
+                self._rest(run)
                 run.due_at = Instant(self._now + 1_000 * self._limits.exchange_grace_ms)
             case Mend(keys):
                 self._mend(run, keys)
@@ -288,6 +319,8 @@ class Runs:
         for request in [each for each, known in self._by_id.items() if known[0] == _name(run)]:
             del self._by_id[request]
         run.talk.close()
+        if not run.is_pausing:
+            self._rest(run)
         del self._runs[_name(run)]
         is_valid = is_complete and self.is_valid(run.begun)
         self._on_end(run.begun, run.tally, is_valid, self._now, self._out)

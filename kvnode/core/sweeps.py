@@ -4,7 +4,8 @@
         SAME -> complete       FLOORS -> both take over       DIFFER -> an exchange, in its turn
 
 Of two owners the one with the lower number asks. For a partition in doubt its owner asks by itself,
-as soon as a peer can be reached, and again soon.
+as soon as a peer can be reached, and again soon. Hints go first: while there are fewer and fewer
+for a peer, what it lacks is on its way, and nothing is compared with it.
 
 Laws: one batch is unanswered with a peer at a time; floors are taken over only from before the
 comparison, and only if it is complete.
@@ -45,7 +46,7 @@ _BATCH = 32
 _RETRY_US = 1_000_000
 """Between sweeps while a partition is in doubt."""
 _SETTLE_US = 2_000_000
-"""After a peer came back: hints first."""
+"""After a peer came back, and between two looks whether it still gets hints."""
 _NEVER = Instant(0)
 
 
@@ -60,6 +61,8 @@ class _Peer:
     """The AskRoots that is unanswered; 0: none."""
     gives_up_at: Instant = _NEVER
     lines: dict[Partition, Begun] = field(default_factory=dict)
+    hints: int | None = None
+    """How many were kept for it at the last look; None: it was not looked."""
 
 
 class Sweeps:
@@ -67,7 +70,7 @@ class Sweeps:
 
     __slots__ = (
         "_holdings", "_limits", "_next", "_now", "_on_heard", "_out", "_peers", "_wakes_at",
-        "on_proven", "progress", "runs",
+        "hints_for", "on_proven", "progress", "runs",
     )  # fmt: skip
 
     def __init__(
@@ -83,6 +86,8 @@ class Sweeps:
         self._out = Outbox()
         self._wakes_at: Instant | None = None
         self.on_proven: Callable[[Partition], None] = lambda _: None
+        self.hints_for: Callable[[NodeNumber], int] = lambda _: 0
+        """Says how many hints are kept here for a node."""
         self.progress = Progress()
         self.runs = Runs(holdings, mender, limits, self._on_end)
 
@@ -112,6 +117,7 @@ class Sweeps:
         """Begin every sweep now."""
         for peer in self._peers.values():
             peer.next_at = min(peer.next_at, now)
+            peer.hints = 0
         self._wakes_at = now
 
     def stop(self, partitions: Set[Partition]) -> None:
@@ -141,14 +147,15 @@ class Sweeps:
         self.runs.on_scanned(scan_id, pairs, now, out)
         self._wakes_at = now
 
-    def on_time(self, now: Instant, out: Outbox) -> None:
+    def on_time(self, now: Instant, out: Outbox, *, is_busy: bool = False) -> None:
         """Begin, go on with and give up what is due. Costs one comparison where nothing is."""
         if self._wakes_at is None or now < self._wakes_at:
             return
         self._now, self._out = now, out
         for number, peer in self._peers.items():
             self._sweep(number, peer)
-        self.runs.on_time(now, out)
+        # A node in doubt is of less use to clients than their load costs it.
+        self.runs.on_time(now, out, is_busy=is_busy and self._holdings.proving.is_whole)
         self._wakes_at = self._earliest()
 
     def next_wake(self) -> Instant | None:
@@ -163,11 +170,20 @@ class Sweeps:
         if peer.ask or (not peer.left and self._now < peer.next_at):
             return
         if not peer.left:
-            peer.left.extend(self._due(number))
             is_whole = self._holdings.proving.is_whole
+            if is_whole and self._gets_hints(number, peer):
+                peer.next_at = Instant(self._now + _SETTLE_US)
+                return
+            peer.hints = None
+            peer.left.extend(self._due(number))
             wait = 1_000 * self._limits.exchange_interval_ms
             peer.next_at = Instant(self._now + (wait if is_whole else min(wait, _RETRY_US)))
         self._ask_roots(number, peer)
+
+    def _gets_hints(self, number: NodeNumber, peer: _Peer) -> bool:
+        """Say whether hints are kept for a peer, and fewer than at the last look."""
+        before, peer.hints = peer.hints, self.hints_for(number)
+        return peer.hints > 0 and (before is None or peer.hints < before)
 
     def _due(self, number: NodeNumber) -> list[Partition]:
         """Return the partitions that this node compares with a peer in this sweep."""

@@ -210,7 +210,7 @@ class Upkeep:
     ) -> None:
         """Do what is due, at the end of a turn."""
         self._replica.note_changes()
-        self.sweeps.on_time(now, out)
+        self.sweeps.on_time(now, out, is_busy=is_busy)
         self.mender.on_time(now, out)
         self.reaping.on_time(now, wall_ms, out)
         self.settling.on_time(now, wall_ms, out, is_busy=is_busy, is_allowed=not is_clock_off)

@@ -50,7 +50,8 @@ def test_hints_all_arrive_under_a_load_and_no_faster_than_their_rate() -> None:
         writes = fill(cluster, scaled(2_000, soak=50_000))
         # A third acknowledgement, which no put waited for, may still be on its way.
         pending = until(lambda: at_least(hints(cluster, "pending"), len(writes)), what="hints")
-        others = cluster.ids[:-1]
+        # Asking nodes for their figures all the while is a load of its own, which a soak would see.
+        others = [] if is_soak() else cluster.ids[:-1]
         with ThreadPoolExecutor(len(others) + 1) as pool:
             began = time.monotonic()
             sampled = [pool.submit(watch, cluster, name) for name in others]

@@ -436,7 +436,7 @@ def test_present_owners_are_sent_nothing_before_all_of_them_can_be_reached() -> 
 # ---- window, rate, and clients first ------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("is_busy", "most"), [(False, 64), (True, 8)])
+@pytest.mark.parametrize(("is_busy", "most"), [(False, 64), (True, 16)])
 def test_no_more_than_the_window_is_under_way(is_busy: bool, most: int) -> None:
     keeper = Keeper(up=(1, 2, 3), hint_window=64)
     keeper.is_busy = is_busy
@@ -455,6 +455,53 @@ def test_the_smallest_window_still_delivers_while_clients_are_served() -> None:
         for node, write in keeper.take_writes():
             keeper.hear(node, write.id)
     assert keeper.store == {}
+
+
+@pytest.mark.parametrize(("is_busy", "rest_us"), [(True, 3 * 40_000), (False, 0)])
+def test_while_clients_are_served_a_slice_is_followed_by_three_times_what_it_took(
+    is_busy: bool, rest_us: int
+) -> None:
+    keeper = Keeper(up=(1, 2, 3), hint_window=16, hint_rate=100_000)
+    keeper.is_busy = is_busy
+    keeper.keep(100)
+    keeper.wait()
+    slice_ = keeper.take_writes()
+    keeper.now = Instant(keeper.now + 40_000)
+    for node, write in slice_:
+        keeper.hear(node, write.id)
+    if rest_us:
+        keeper.wait(rest_us - 1)
+        assert keeper.writes == []
+    keeper.wait(1 if rest_us else SOON_US)
+    assert keeper.writes != []
+
+
+def test_a_slice_that_took_very_long_is_followed_by_a_second_and_no_more() -> None:
+    keeper = Keeper(up=(1, 2, 3), hint_window=16)
+    keeper.is_busy = True
+    keeper.keep(100)
+    keeper.wait()
+    slice_ = keeper.take_writes()
+    keeper.now = Instant(keeper.now + 9 * SECOND_US)
+    for node, write in slice_:
+        keeper.hear(node, write.id)
+    keeper.wait(SECOND_US)
+    assert keeper.writes != []
+
+
+def test_while_clients_are_served_the_next_slice_waits_for_all_of_the_last() -> None:
+    keeper = Keeper(up=(1, 2, 3), hint_window=64)
+    keeper.is_busy = True
+    keeper.keep(100)
+    keeper.wait()
+    first, *rest = keeper.take_writes()
+    for node, write in rest:
+        keeper.hear(node, write.id)
+    keeper.wait(SECOND_US)
+    assert keeper.writes == []
+    keeper.hear(*(first[0], first[1].id))
+    keeper.wait(2 * SECOND_US)
+    assert keeper.writes != []
 
 
 @pytest.mark.parametrize(("is_busy", "rate"), [(True, 100), (False, 400)])

@@ -10,6 +10,7 @@ from kvnode.core.batch import Family
 from kvnode.core.bounds import Limits
 from kvnode.core.conversations import AskRoots, PeerAsks, RootLine, TellRoots, Verdict
 from kvnode.core.floors import Floors, Seen
+from kvnode.core.handoff import HANDOFF_ID
 from kvnode.core.hints import Hints
 from kvnode.core.hlc import Timestamp
 from kvnode.core.keys import StorageKey
@@ -34,7 +35,7 @@ from kvnode.core.messages import (
     SyncedUpTo,
     TopologyChanged,
 )
-from kvnode.core.node import Node, Turn
+from kvnode.core.node import SERVED_US, Node, Turn
 from kvnode.core.record import Encoded, encode
 from kvnode.core.trees import fingerprint
 from tests.unit.core.builders import (
@@ -376,3 +377,32 @@ def test_what_is_asked_about_is_as_it_is_at_the_end_of_the_turn() -> None:
     (line,) = [line for line in ask.lines if line.partition == partition]
     assert line.digest == life.node.replica.floors.digest(partition)
     assert line.root == fingerprint(KEY, life.store[KEY])
+
+
+# ---- serving ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        ops(gets=[get()]),
+        ops(puts=[put()]),
+        writes("b1"),
+        PeerRequests(2, reads=[ReplicaRead(1, KEY, at(1), b"")]),
+        PeerRequests(2, forwards=[put()]),
+    ],
+    ids=["get", "put", "write of another node's client", "its read", "a forwarded put"],
+)
+def test_for_a_second_after_a_client_asked_a_node_counts_as_serving(event: Event) -> None:
+    life = Life(members=1)
+    assert not life.node.is_serving(NOW)
+    life.turn(event)
+    assert life.node.is_serving(Instant(NOW + SERVED_US - 1))
+    assert life.node.coordinator.in_flight > 0 or not life.node.is_serving(Instant(NOW + SERVED_US))
+
+
+def test_what_nodes_do_by_themselves_is_no_serving() -> None:
+    life = Life()
+    handed = replica_write(record(version("b1")), "b1")._replace(id=HANDOFF_ID | 1)
+    life.turn(PeerUp(2), PeerRequests(2, writes=[handed]), SyncedUpTo(1))
+    assert not life.node.is_serving(NOW)

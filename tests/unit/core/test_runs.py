@@ -53,9 +53,9 @@ class Ended:
     ) -> None:
         self.complete[begun.view.partition] = is_complete
 
-    def time(self, at: int) -> list[PeerMessage]:
+    def time(self, at: int, *, is_busy: bool = False) -> list[PeerMessage]:
         out = Outbox()
-        self.runs.on_time(Instant(at), out)
+        self.runs.on_time(Instant(at), out, is_busy=is_busy)
         self.scans += out.scans
         return out.peers.get(2, [])
 
@@ -67,6 +67,27 @@ def test_eight_run_at_a_time_and_the_others_wait() -> None:
     assert all(ask.id >> 60 == RUN_ID >> 60 for ask in asks)
     assert ended.runs.under_way == 32
     assert ended.time(1) == []
+
+
+def test_while_clients_are_served_one_runs_at_a_time_and_rests_three_times_as_long() -> None:
+    ended = Ended()
+    (ask,) = ended.time(0, is_busy=True)
+    assert ended.time(40_000, is_busy=True) == []
+    ended.runs.on_tell(2, TellHashes(ask.id, False, ()), Instant(50_000), Outbox())
+    assert len(ended.complete) == 1
+    assert ended.time(50_000, is_busy=True) == []
+    assert ended.runs.next_wake() == 200_000
+    assert ended.time(199_999, is_busy=True) == []
+    assert len(ended.time(200_000, is_busy=True)) == 1
+
+
+def test_a_rest_lasts_no_longer_than_a_second_and_ends_when_clients_are_gone() -> None:
+    ended = Ended()
+    (ask,) = ended.time(0, is_busy=True)
+    ended.runs.on_tell(2, TellHashes(ask.id, False, ()), Instant(4_000_000), Outbox())
+    ended.time(4_000_000, is_busy=True)
+    assert ended.runs.next_wake() == 5_000_000
+    assert len(ended.time(4_000_001)) == 8
 
 
 def test_what_is_never_answered_is_broken_off_and_makes_room() -> None:

@@ -160,8 +160,16 @@ class Asking:
         holdings = self.side.holdings._replace(trees=Trees(6, {"default": 3}))
         self.sweeps = Sweeps(holdings, self.side.mender, Limits(), lambda *_: None)
         self.now = Instant(0)
+        self.hints = 0
+        self.sweeps.hints_for = lambda _: self.hints
         self.sweeps.on_up(2, self.now)
         self.sweeps.kick(self.now)
+
+    def asks_at_next_wake(self) -> list[AskRoots]:
+        wake = self.sweeps.next_wake()
+        assert wake is not None
+        self.now = wake
+        return self.asks()
 
     def asks(self) -> list[AskRoots]:
         out = Outbox()
@@ -217,3 +225,44 @@ def test_a_report_that_cannot_be_is_no_completion_and_changes_nothing() -> None:
     assert (line.completed, line.refused) == (0, 1)
     assert asking.side.floors.report(P) == b""
     assert out.held_peers == {}
+
+
+# ---- hints first --------------------------------------------------------------------------------
+
+
+def returned(*, hints: int) -> Asking:
+    """Return node 1 two seconds after node 2 came back, for which it keeps hints."""
+    asking = Asking()
+    asking.hints = hints
+    asking.sweeps.on_down(2)
+    asking.sweeps.on_up(2, asking.now)
+    assert asking.asks() == []
+    return asking
+
+
+def test_while_a_peer_gets_its_hints_nothing_is_compared_with_it() -> None:
+    asking = returned(hints=100)
+    for left in (100, 60, 1):
+        asking.hints = left
+        assert asking.asks_at_next_wake() == []
+    asking.hints = 0
+    assert len(asking.asks_at_next_wake()) == 1
+    assert asking.now == 4 * 2_000_000
+
+
+def test_hints_that_do_not_leave_hold_a_comparison_up_once() -> None:
+    asking = returned(hints=100)
+    assert asking.asks_at_next_wake() == []
+    assert len(asking.asks_at_next_wake()) == 1
+
+
+def test_who_asks_for_a_comparison_now_waits_for_no_hints() -> None:
+    asking = returned(hints=100)
+    asking.sweeps.kick(asking.now)
+    assert len(asking.asks()) == 1
+
+
+def test_a_node_in_doubt_waits_for_no_hints() -> None:
+    asking = returned(hints=100)
+    asking.side.proving.doubt([P])
+    assert len(asking.asks_at_next_wake()) == 1
